@@ -1,0 +1,5 @@
+"""`python -m semid_daemon` is `semid`."""
+
+from semid_daemon.cli import main
+
+main()

@@ -1,0 +1,268 @@
+"""The `semid` command. Data goes to stdout, everything else to stderr; heavy imports wait for who needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
+from semid_daemon.errors import SemidError
+from semid_daemon.store.reader import Item, Reader, Status
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def config_option(command: Command) -> Command:
+    return click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"The catalogue's semid.toml. Default: $SEMID_CONFIG, then ./{DEFAULT_NAME}.",
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+class _Group(click.Group):
+    """Turns SemidError into one line on stderr and its exit status; --debug shows the traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except SemidError as error:
+            if context.params.get("debug"):
+                raise
+            click.echo(f"semid: {error}", err=True)
+            context.exit(error.exit_code)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; Python would complain once more while it shuts down.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(1)
+
+
+@click.group(cls=_Group, context_settings=CONTEXT)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="semid", prog_name="semid")
+def main(debug: bool) -> None:
+    """Semantic IDs as a service.
+
+    A daemon watches a drop directory for files of item embeddings, trains residual k-means codebooks once
+    enough rows have come, and writes every item's semantic ID to SQLite, exactly once.
+
+    \b
+    semid init DIR      make a catalogue
+    semid run           work on what is dropped into it
+    semid status        how it is doing
+    semid lookup ITEM   which ID an item has
+    """
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def init(directory: Path) -> None:
+    """Make a catalogue in DIRECTORY: semid.toml, the drop directory, and the database.
+
+    An existing semid.toml is kept as it is; what is missing beside it is made.
+    """
+    from semid_daemon.state import hold_state, make_directories
+    from semid_daemon.store.writer import Writer
+
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / DEFAULT_NAME
+    if not path.exists():
+        path.write_text(TEMPLATE, encoding="utf-8")
+    config = load_config(path)
+    make_directories(config)
+    with hold_state(config.state_dir):
+        Writer(config.database).close()
+    click.echo(f"settings   {path}", err=True)
+    click.echo(f"drop into  {config.drop_dir}", err=True)
+    click.echo(f"database   {config.database}", err=True)
+    click.echo(f"next       semid run -c {path}", err=True)
+
+
+@main.command()
+@config_option
+@click.option("--once", is_flag=True, help="Handle what is in the drop directory, then exit.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what needs attention.")
+def run(config_path: Path | None, once: bool, quiet: bool) -> None:
+    """Run the daemon in the foreground.
+
+    SIGTERM or ctrl-C ends it after the chunk in hand, with exit status 0; a second one at once. Whatever
+    ends it, the next run goes on where this one stopped.
+
+    \b
+    Exit status:
+      0   stopped, or with --once: all done (or rows still missing before the first training)
+      1   with --once: some file could not be read just now
+      3   with --once: some file was rejected; `<name>.reason.txt` beside it says why
+      75  another daemon holds the state directory
+      78  the configuration cannot be used
+    """
+    config = load_config(find_config(config_path))
+    sys.exit(run_daemon(config, once=once, quiet=quiet))
+
+
+def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
+    """Run the daemon in this process until SIGTERM or SIGINT; the exit status."""
+    from semid_daemon.console import start_logging
+    from semid_daemon.state import hold_state, make_directories
+
+    make_directories(config)
+    stop = threading.Event()
+    with hold_state(config.state_dir), _stop_signals(stop):
+        progress = start_logging(quiet=quiet)
+        # Only now: torch takes seconds to import, and a second daemon should be refused at once.
+        from semid_daemon.service import Service
+        from semid_daemon.store.writer import Writer
+
+        with Writer(config.database) as writer:
+            outcome = Service(config, writer, progress, stop).run(once=once)
+    if not once:
+        return 0
+    if outcome.missing_rows:
+        click.echo(
+            f"semid: {outcome.missing_rows:,} more rows are needed before the first training"
+            f" (training.min_rows = {config.training.min_rows:,}); the files stay pending",
+            err=True,
+        )
+    if outcome.rejected:
+        click.echo(f"semid: {outcome.rejected} file(s) rejected; see {config.rejected_dir}", err=True)
+        return 3
+    return 1 if outcome.deferred else 0
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; a second one takes its usual course."""
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@main.command()
+@config_option
+@json_option
+def status(config_path: Path | None, as_json: bool) -> None:
+    """Show the daemon's state, the catalogue, the health of the codebooks and the files by state."""
+    config = load_config(find_config(config_path))
+    with Reader(config.database) as reader:
+        snapshot = reader.status()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(snapshot)))
+    else:
+        click.echo(_status_text(snapshot))
+
+
+def _status_text(status: Status) -> str:
+    files = ", ".join(f"{count:,} {name}" for name, count in status.files.items() if count) or "none yet"
+    lines = [
+        f"daemon      {status.state}"
+        + (f": {status.detail}" if status.detail else "")
+        + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else ""),
+        f"device      {status.device or '-'}",
+        f"files       {files}",
+    ]
+    if status.generation is None:
+        return "\n".join([*lines, "generation  none yet: rows are gathered until there are enough to train on"])
+    lines.append(f"generation  {status.generation} ({status.fingerprint})")
+    if status.unique_rate is not None and status.singleton_rate is not None:
+        lines.append(
+            f"items       {status.items:,}, unique rate {status.unique_rate:.4f},"
+            f" singleton rate {status.singleton_rate:.4f}, largest bucket {status.max_bucket}"
+        )
+    for layer in status.layers:
+        lines.append(
+            f"layer {layer.layer:<5} coverage {layer.coverage:.1%}, {layer.dead_codes} dead codes,"
+            f" perplexity {layer.perplexity:.1f}"
+        )
+    return "\n".join(lines)
+
+
+@main.command()
+@config_option
+@click.argument("items", nargs=-1, metavar="[ITEM]...")
+@click.option("--prefix", metavar="CODES", help="All items whose semantic ID begins with these codes, like 12-250.")
+@json_option
+def lookup(config_path: Path | None, items: tuple[str, ...], prefix: str | None, as_json: bool) -> None:
+    """Look up items' semantic IDs, or with --prefix the items of a semantic ID or of its beginning.
+
+    \b
+    semid lookup numpy scipy
+    semid lookup --prefix 12-250
+    """
+    if bool(items) == (prefix is not None):
+        raise click.UsageError("give items, or --prefix")
+    config = load_config(find_config(config_path))
+    missing = []
+    with Reader(config.database) as reader:
+        if prefix is not None:
+            if not all(code.isdecimal() and code.isascii() for code in prefix.split("-")):
+                raise click.BadParameter(f"{prefix!r} is not codes joined by '-', like 12-250", param_hint="--prefix")
+            found: Iterable[Item] = reader.with_prefix(prefix)
+        else:
+            looked_up = {item_id: reader.lookup(item_id) for item_id in items}
+            missing = [item_id for item_id, item in looked_up.items() if item is None]
+            found = [item for item in looked_up.values() if item is not None]
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(item) for item in found]))
+        else:
+            for item in found:
+                click.echo(item_text(item))
+    for item_id in missing:
+        click.echo(f"semid: {shown(item_id)}: no such item in the active generation", err=True)
+    if missing:
+        sys.exit(1)
+
+
+def item_text(item: Item) -> str:
+    text = f"{shown(item.item_id)}\t{item.semantic_id}\tsuffix {item.suffix}\tgeneration {item.generation}"
+    if item.siblings:
+        text += "\n  near: " + ", ".join(shown(sibling) for sibling in item.siblings)
+    return text
+
+
+def shown(text: str) -> str:
+    """Text from outside, made safe for a terminal: control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@main.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to make the demo's catalogue. Default: a new temporary directory.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+def demo(directory: Path | None, device: str) -> None:
+    """Run everything on real embeddings: 3,618 well-known Python packages, dropped in two files.
+
+    Makes a catalogue, trains codebooks, gives every package its semantic ID, and looks a few of them up.
+    """
+    from semid_daemon.demo import run_demo
+
+    sys.exit(run_demo(directory, device))

@@ -1,0 +1,110 @@
+"""One look at the drop directory: which regular files of a known kind lie there, and their signatures.
+
+The scan is the truth; file system events only say when to look. Symbolic links are never followed,
+and nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semid_daemon.records import DropFile, Signature
+
+UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What lay in the drop directory: candidates by name, and what was passed over, with the reason."""
+
+    files: dict[str, DropFile]
+    skipped: dict[str, str]
+
+
+def printable(path: Path) -> str:
+    """A path as text that any terminal, database and JSON can hold: bytes that are not UTF-8 escaped."""
+    text = os.fsencode(path).decode("utf-8", errors="backslashreplace")
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def scan(drop_dir: Path, *, supported: Callable[[str], bool], sidecar_suffixes: tuple[str, ...]) -> Scan:
+    """Walk the drop directory once.
+
+    `supported` tells by its name whether a file can be one of embeddings; a file named like one of
+    them but ending in one of `sidecar_suffixes` holds its item IDs. Raises OSError when the
+    directory itself cannot be read; an unreadable sub-directory is only noted.
+    """
+    regular: dict[Path, Signature] = {}
+    skipped: dict[str, str] = {}
+    pending = [drop_dir]
+    while pending:
+        directory = pending.pop()
+        try:
+            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+        except OSError as error:
+            if directory == drop_dir:
+                raise
+            skipped[printable(directory.relative_to(drop_dir))] = f"directory cannot be read: {error.strerror}"
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.endswith(UNFINISHED_SUFFIXES):
+                continue
+            path = directory / entry.name
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+            elif stat.S_ISREG(status.st_mode):
+                regular[path] = signature_of(status)
+            else:
+                kind = "symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+                skipped[printable(path.relative_to(drop_dir))] = f"{kind}: never read; put the file itself here"
+    return _pair(drop_dir, regular, skipped, supported, sidecar_suffixes)
+
+
+def _pair(
+    drop_dir: Path,
+    regular: dict[Path, Signature],
+    skipped: dict[str, str],
+    supported: Callable[[str], bool],
+    sidecar_suffixes: tuple[str, ...],
+) -> Scan:
+    files: dict[str, DropFile] = {}
+    for path in sorted(regular):
+        name = printable(path.relative_to(drop_dir))
+        if path.name.endswith(sidecar_suffixes):
+            continue
+        if not supported(path.name):
+            skipped[name] = "not a kind of file that is read"
+            continue
+        # items.npy goes with items.ids.txt or items.npy.ids.txt
+        sidecar = next(
+            (
+                candidate
+                for base in (path.with_suffix(""), path)
+                for suffix in sidecar_suffixes
+                if (candidate := base.with_name(base.name + suffix)) in regular
+            ),
+            None,
+        )
+        files[name] = DropFile(
+            path=path,
+            name=name,
+            signature=regular[path],
+            sidecar=sidecar,
+            sidecar_signature=regular[sidecar] if sidecar else None,
+        )
+    return Scan(files=files, skipped=skipped)

@@ -1,0 +1,92 @@
+"""What `open_source` returns, and the source that the array formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from semid_daemon.formats.faults import content_errors
+from semid_daemon.formats.item_ids import IdColumn
+from semid_daemon.formats.rows import chunk_bounds, make_batch
+from semid_daemon.formats.vectors import VectorArray
+from semid_daemon.records import EmbeddingBatch
+
+
+class EmbeddingSource(Protocol):
+    """An opened drop file whose declarations were checked against its size.
+
+    `rows` is what the file declares, `dim` the length of a vector (0 only when a file without rows
+    does not say), `dtype` as stored, `format` one of npy, npz, safetensors, parquet, arrow, pt.
+    `vector_name` and `id_name` are the fields used; `id_name` is "sidecar" for a sidecar and None for
+    IDs made from file name and row number.
+    """
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def vector_name(self) -> str | None: ...
+    @property
+    def id_name(self) -> str | None: ...
+
+    def batches(self, chunk_rows: int, start_row: int = 0) -> Iterator[EmbeddingBatch]:
+        """Every row from `start_row` on; each batch ends at a multiple of `chunk_rows` or at the last row.
+
+        Raises BadFileError where the content is damaged, IncompleteFileError where the file shrank,
+        OSError where the machine cannot read it.
+        """
+
+    def close(self) -> None:
+        """Drop what the source holds. The streams stay the caller's to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """A source whose vectors are one array in a region of bytes.
+
+    `verify` runs before the first row is given out: where a checksum covers more than a chunk, no row
+    of a damaged file may be used.
+    """
+
+    format: str
+    vectors: VectorArray
+    ids: IdColumn
+    vector_name: str | None
+    id_name: str | None
+    verify: Callable[[], None] | None = None
+    on_close: Callable[[], None] | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.vectors.rows
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.dim
+
+    @property
+    def dtype(self) -> str:
+        return self.vectors.stored.name
+
+    def batches(self, chunk_rows: int, start_row: int = 0) -> Iterator[EmbeddingBatch]:
+        if self.verify is not None:
+            with content_errors(self.format):
+                self.verify()
+        for first, count in chunk_bounds(self.rows, chunk_rows, start_row):
+            values_ND = np.empty((count, self.dim), np.float32)
+            with content_errors(self.format):
+                self.vectors.read_into(first, values_ND)
+                ids = self.ids.read(first, count)
+            yield make_batch(first, values_ND, ids)
+
+    def close(self) -> None:
+        if self.on_close is not None:
+            self.on_close()

@@ -1,0 +1,103 @@
+"""Codebooks on disk: `codebooks/<fingerprint>.safetensors`, written so that a crash leaves all of it or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from semid_daemon.errors import CodebookError
+from semid_daemon.records import Codebooks
+
+_TENSOR = "codebooks"
+_FORMAT = "semid-codebooks-1"
+
+
+def fingerprint(codebooks: Codebooks) -> str:
+    """BLAKE2b-128 of the centroids and of everything that changes an encoding, in hexadecimal."""
+    settings = {
+        "format": _FORMAT,
+        "shape": codebooks.centroids_LKD.shape,
+        "normalize_residuals": codebooks.normalize_residuals,
+    }
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(codebooks.centroids_LKD, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str, str]) -> str:
+    """Write codebooks under their fingerprint, durably, and return it. `settings` tell how they were trained."""
+    name = fingerprint(codebooks)
+    directory.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        **settings,
+        "format": _FORMAT,
+        "dim": str(codebooks.dim),
+        "normalize_residuals": str(codebooks.normalize_residuals).lower(),
+    }
+    content = safetensors.numpy.save({_TENSOR: codebooks.centroids_LKD}, metadata=metadata)
+    path = codebook_path(directory, name)
+    partial = path.with_name(f".{path.name}.tmp")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(partial, path)
+    sync_directory(directory)
+    return name
+
+
+def load_codebooks(directory: Path, name: str) -> Codebooks:
+    """Read the codebooks of a fingerprint. Raises CodebookError when they are missing, damaged, or others."""
+    path = codebook_path(directory, name)
+    advice = "restore it from a backup of the state directory"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CodebookError(f"{path}: missing, though the database encodes with it; {advice}") from None
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        centroids_LKD = safetensors.numpy.load(content)[_TENSOR]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise CodebookError(f"{path}: damaged: {error}; {advice}") from error
+    if centroids_LKD.ndim != 3 or centroids_LKD.dtype != np.float32:
+        raise CodebookError(f"{path}: holds {centroids_LKD.dtype} {centroids_LKD.shape}; {advice}")
+    codebooks = Codebooks(centroids_LKD, metadata.get("normalize_residuals") == "true")
+    if fingerprint(codebooks) != name:
+        raise CodebookError(f"{path}: its content is not what its name says; {advice}")
+    return codebooks
+
+
+def collect_orphans(directory: Path, keep: set[str]) -> list[Path]:
+    """Delete codebook files that no generation names: left by a crash between writing and publishing."""
+    if not directory.is_dir():
+        return []
+    wanted = {codebook_path(directory, name) for name in keep}
+    orphans = [
+        path
+        for path in directory.iterdir()
+        if path not in wanted and path.name.endswith((".safetensors", ".safetensors.tmp"))
+    ]
+    for path in orphans:
+        path.unlink()
+    return orphans
+
+
+def codebook_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.safetensors"
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

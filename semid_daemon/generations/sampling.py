@@ -1,0 +1,36 @@
+"""The rows that codebooks are trained on: all of those gathered, or a sample that fits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from semid_daemon.records import EmbeddingBatch, FloatArray
+
+
+def max_sample_rows(dim: int, max_memory_mb: int) -> int:
+    """How many training rows fit: a trainer holds them twice, as they came and as residuals."""
+    return max(1, max_memory_mb * (1 << 20) // (2 * 4 * dim))
+
+
+def sample_rows(
+    batches: Iterable[EmbeddingBatch], *, total_rows: int, max_rows: int, dim: int, seed: int
+) -> FloatArray:
+    """min(total_rows, max_rows) rows (×dim float32), every subset equally likely, in their order.
+
+    `batches` must hold `total_rows` usable rows in all. Raises ValueError when they hold another number.
+    """
+    wanted = np.arange(total_rows)
+    if total_rows > max_rows:
+        wanted = np.sort(np.random.default_rng(seed).choice(total_rows, size=max_rows, replace=False))
+    sample_ND = np.empty((wanted.size, dim), dtype=np.float32)
+    seen = 0
+    for batch in batches:
+        rows = len(batch.item_ids)
+        low, high = np.searchsorted(wanted, [seen, seen + rows])
+        sample_ND[low:high] = batch.embeddings_ND[wanted[low:high] - seen]
+        seen += rows
+    if seen != total_rows:
+        raise ValueError(f"{total_rows} rows were announced, {seen} came")
+    return sample_ND

@@ -1,0 +1,86 @@
+"""Distances between rows and centroids, by matrix product and in bounded memory.
+
+Shape suffixes: N rows, D dim, K centroids.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+# The most elements of an N×K block that `nearest` holds at once: 16 MiB of float32.
+MAX_BLOCK_ELEMENTS = 2**22
+
+
+class DistanceFunction(nn.Module, ABC):
+    """How far rows are from centroids; smaller is nearer."""
+
+    @abstractmethod
+    def compute(self, x_ND: Tensor, y_KD: Tensor) -> Tensor:
+        """Distances N×K, not negative, in the dtype of the arguments."""
+
+    def forward(self, x_ND: Tensor, y_KD: Tensor) -> Tensor:
+        return self.compute(x_ND, y_KD)
+
+    def nearest(self, x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
+        """Index of the nearest centroid of every row, N int64; the lowest index among equals."""
+        return torch.cat(
+            [self._nearest_block(rows_ND, centroids_KD) for rows_ND in _row_blocks(x_ND, len(centroids_KD))]
+        )
+
+    def _nearest_block(self, x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
+        return self.compute(x_ND, centroids_KD).argmin(dim=1)
+
+
+class SquaredEuclideanDistance(DistanceFunction):
+    """‖x - y‖² as ‖x‖² - 2 x·y + ‖y‖², never below zero; nothing of size N×K×D is made."""
+
+    def compute(self, x_ND: Tensor, y_KD: Tensor) -> Tensor:
+        """Squared distances N×K.
+
+        Raises ValueError where the two do not have the same D.
+        """
+        _check_same_dim(x_ND, y_KD)
+        x_squared_N1 = x_ND.square().sum(dim=1, keepdim=True)
+        return (_scores(x_ND, y_KD) + x_squared_N1).clamp_(min=0)
+
+    def _nearest_block(self, x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
+        # ‖x‖² is the same for every centroid of a row, so the order does not need it.
+        _check_same_dim(x_ND, centroids_KD)
+        return _scores(x_ND, centroids_KD).argmin(dim=1)
+
+
+@contextmanager
+def full_float32_matmul(device: torch.device) -> Iterator[None]:
+    """Matrix products in full precision of their dtype: no TF32, no bfloat16, no autocast.
+
+    TF32 keeps 10 bits of a mantissa, too few to tell near centroids apart. torch's precision
+    switches belong to the process, not to the thread; they stand as they were on leaving.
+    """
+    cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = cuda.fp32_precision, cpu.fp32_precision
+    cuda.fp32_precision = cpu.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        cuda.fp32_precision, cpu.fp32_precision = before
+
+
+def _scores(x_ND: Tensor, y_KD: Tensor) -> Tensor:
+    """‖y‖² - 2 x·y, N×K: the squared distances less ‖x‖² of each row."""
+    with full_float32_matmul(x_ND.device):
+        return torch.addmm(y_KD.square().sum(dim=1), x_ND, y_KD.T, alpha=-2)
+
+
+def _row_blocks(x_ND: Tensor, columns: int) -> tuple[Tensor, ...]:
+    return torch.split(x_ND, max(1, MAX_BLOCK_ELEMENTS // max(1, columns)))
+
+
+def _check_same_dim(x_ND: Tensor, y_KD: Tensor) -> None:
+    if x_ND.ndim != 2 or y_KD.ndim != 2 or x_ND.shape[1] != y_KD.shape[1]:
+        raise ValueError(f"distances need two matrices of one width, not {tuple(x_ND.shape)} and {tuple(y_KD.shape)}")

@@ -1,0 +1,279 @@
+"""The database's schema as numbered migrations, and the checks made when it is opened.
+
+Tables start with an underscore and are semid's own to change; the views without one are the
+contract that users query. Applied with sqlite-utils' migrations, each in its own transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from semid_daemon.errors import StoreError
+
+APPLICATION_ID = 0x53454D49  # "SEMI" in the file's header: file(1) and other programs can tell whose it is
+
+migrations = Migrations("semid")
+
+_M001 = [
+    # One row per distinct content. The digest is the identity; names are only sightings of it.
+    """
+    CREATE TABLE _files (
+        id INTEGER PRIMARY KEY,
+        digest TEXT NOT NULL UNIQUE,
+        size_bytes INTEGER NOT NULL,
+        status TEXT NOT NULL DEFAULT 'pending'
+            CHECK (status IN ('pending', 'loading', 'done', 'rejected', 'deferred')),
+        dim INTEGER,
+        rows INTEGER,
+        rows_usable INTEGER,
+        rows_done INTEGER NOT NULL DEFAULT 0,
+        rows_assigned INTEGER NOT NULL DEFAULT 0,
+        rows_rejected INTEGER NOT NULL DEFAULT 0,
+        rows_kept INTEGER NOT NULL DEFAULT 0,
+        chunk_rows INTEGER,
+        generation INTEGER REFERENCES _generations(generation),
+        reason TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        seen_at TEXT NOT NULL,
+        finished_at TEXT,
+        CHECK (rows_done = rows_assigned + rows_rejected + rows_kept)
+    ) STRICT
+    """,
+    "CREATE INDEX _files_by_status ON _files(status)",
+    # Where a content was seen. The signature only saves hashing an unchanged file again.
+    """
+    CREATE TABLE _sightings (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        file_id INTEGER NOT NULL REFERENCES _files(id),
+        signature TEXT NOT NULL,
+        seen_at TEXT NOT NULL,
+        UNIQUE (name, file_id)
+    ) STRICT
+    """,
+    "CREATE INDEX _sightings_by_file ON _sightings(file_id)",
+    """
+    CREATE TABLE _generations (
+        generation INTEGER PRIMARY KEY,
+        fingerprint TEXT NOT NULL UNIQUE,
+        layers INTEGER NOT NULL,
+        codebook_size INTEGER NOT NULL,
+        dim INTEGER NOT NULL,
+        normalize_residuals INTEGER NOT NULL,
+        trained_rows INTEGER NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('active', 'retired')),
+        published_at TEXT NOT NULL,
+        items INTEGER NOT NULL DEFAULT 0,
+        distinct_ids INTEGER NOT NULL DEFAULT 0,
+        singletons INTEGER NOT NULL DEFAULT 0,
+        max_bucket INTEGER NOT NULL DEFAULT 0
+    ) STRICT
+    """,
+    "CREATE UNIQUE INDEX _generations_one_active ON _generations(status) WHERE status = 'active'",
+    # One row per committed transaction of rows: the ledger's finest grain.
+    """
+    CREATE TABLE _chunks (
+        id INTEGER PRIMARY KEY,
+        file_id INTEGER NOT NULL REFERENCES _files(id),
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        first_row INTEGER NOT NULL,
+        rows INTEGER NOT NULL,
+        assigned INTEGER NOT NULL,
+        rejected INTEGER NOT NULL,
+        kept INTEGER NOT NULL,
+        committed_at TEXT NOT NULL,
+        UNIQUE (file_id, first_row),
+        CHECK (rows = assigned + rejected + kept)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _rejected_rows (
+        file_id INTEGER NOT NULL REFERENCES _files(id),
+        reason TEXT NOT NULL,
+        rows INTEGER NOT NULL,
+        PRIMARY KEY (file_id, reason)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Keys begin with what is looked up, not with the generation: of an index that begins with the
+    # generation the planner believes, without statistics, that its first column alone is selective.
+    """
+    CREATE TABLE _items (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        item_id TEXT NOT NULL,
+        semantic_id TEXT NOT NULL,
+        suffix INTEGER NOT NULL,
+        chunk_id INTEGER NOT NULL REFERENCES _chunks(id),
+        PRIMARY KEY (item_id, generation)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX _items_by_semantic_id ON _items(semantic_id, generation, suffix)",
+    """
+    CREATE TABLE _code_usage (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        layer INTEGER NOT NULL,
+        code INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        PRIMARY KEY (generation, layer, code)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE _layer_health (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        layer INTEGER NOT NULL,
+        coverage REAL NOT NULL,
+        dead_codes INTEGER NOT NULL,
+        perplexity REAL NOT NULL,
+        PRIMARY KEY (generation, layer)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE _metrics (
+        id INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        layer INTEGER,
+        name TEXT NOT NULL,
+        value REAL NOT NULL,
+        at TEXT NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX _metrics_by_run ON _metrics(run, name, layer, step)",
+    """
+    CREATE TABLE _events (
+        id INTEGER PRIMARY KEY,
+        at TEXT NOT NULL,
+        level TEXT NOT NULL CHECK (level IN ('info', 'warning', 'error')),
+        message TEXT NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _daemon (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        pid INTEGER,
+        state TEXT NOT NULL,
+        detail TEXT NOT NULL DEFAULT '',
+        device TEXT,
+        version TEXT,
+        started_at TEXT,
+        heartbeat_at TEXT
+    ) STRICT
+    """,
+    "INSERT INTO _daemon (id, state) VALUES (1, 'never started')",
+    """
+    CREATE TABLE _commands (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        command TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('accepted', 'done', 'failed')),
+        requested_at TEXT NOT NULL,
+        answered_at TEXT,
+        answer TEXT
+    ) STRICT
+    """,
+    # The contract: views.
+    """
+    CREATE VIEW all_semantic_ids AS
+    SELECT i.item_id, i.semantic_id, i.suffix, i.generation,
+           (SELECT name FROM _sightings s WHERE s.file_id = c.file_id ORDER BY s.id LIMIT 1) AS file,
+           c.committed_at AS assigned_at
+    FROM _items i JOIN _chunks c ON c.id = i.chunk_id
+    """,
+    """
+    CREATE VIEW semantic_ids AS
+    SELECT i.item_id, i.semantic_id, i.suffix, i.generation,
+           (SELECT name FROM _sightings s WHERE s.file_id = c.file_id ORDER BY s.id LIMIT 1) AS file,
+           c.committed_at AS assigned_at
+    FROM _items i JOIN _chunks c ON c.id = i.chunk_id
+    WHERE i.generation = (SELECT generation FROM _generations WHERE status = 'active')
+    """,
+    # A content seen under a second name adds no rows: all its usable rows are kept ones.
+    """
+    CREATE VIEW files AS
+    SELECT s.name AS file, f.status, f.rows, f.rows_rejected,
+           CASE WHEN s.id = first.id THEN f.rows_kept ELSE f.rows_kept + f.rows_assigned END AS rows_kept,
+           CASE WHEN s.id = first.id OR f.reason IS NOT NULL THEN f.reason
+                ELSE 'same bytes as ' || first.name END AS reason,
+           f.attempts, s.seen_at, f.finished_at
+    FROM _sightings s
+    JOIN _files f ON f.id = s.file_id
+    JOIN _sightings first
+      ON first.id = (SELECT min(id) FROM _sightings WHERE file_id = s.file_id)
+    """,
+    """
+    CREATE VIEW generations AS
+    SELECT generation, fingerprint, layers, codebook_size, dim, normalize_residuals,
+           items, trained_rows, status, published_at
+    FROM _generations
+    """,
+    "CREATE VIEW code_usage AS SELECT generation, layer, code, items FROM _code_usage",
+    "CREATE VIEW layer_health AS SELECT generation, layer, coverage, dead_codes, perplexity FROM _layer_health",
+    "CREATE VIEW metrics AS SELECT run, step, layer, name, value, at FROM _metrics",
+    "CREATE VIEW events AS SELECT at, level, message FROM _events",
+    """
+    CREATE VIEW daemon AS
+    SELECT pid, state, detail, device, version, started_at, heartbeat_at FROM _daemon
+    """,
+    """
+    CREATE VIEW commands AS
+    SELECT command, arguments, state, requested_at, answered_at, answer FROM _commands
+    """,
+]
+
+
+SCHEMA_VERSION = 1  # how many migrations this code knows; PRAGMA user_version of an up-to-date database
+
+
+@migrations()
+def m001_initial(db: Database) -> None:
+    """The ledger, the items, the generations and the views over them."""
+    for statement in _M001:
+        db.execute(statement)
+    db.execute("PRAGMA user_version = 1")
+
+
+def connect_writer(path: Path) -> Database:
+    """Open the database for the one writing connection: WAL, FULL, migrated, checked.
+
+    Raises StoreError when the file is not a semid database, is damaged, or was written by a newer semid.
+    """
+    # isolation_level=None: transactions begin and end only where this room says so.
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        version = check_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        database = Database(connection, execute_plugins=False)
+        if version < SCHEMA_VERSION:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            migrations.apply(database)
+    except BaseException:
+        connection.close()
+        raise
+    return database
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version, 0 for a new database; refuse one that this code must not touch.
+
+    Raises StoreError when it is not a semid database, is damaged, or was written by a newer semid.
+    """
+    try:
+        application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: cannot be read as a database: {error}; restore it from a backup") from error
+    if application_id != APPLICATION_ID and (application_id or version or tables):
+        raise StoreError(f"{path}: a database of another program; choose another paths.state")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written by a newer semid (schema {version}, this one knows {SCHEMA_VERSION});"
+            " upgrade semid, or restore a backup made before"
+        )
+    return version

@@ -1,0 +1,242 @@
+"""The `semid` command as users run it: real processes, real signals, exit statuses, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, drop_npz
+
+from semid_daemon.records import FloatArray
+
+Rows = Callable[..., FloatArray]
+
+# Run as a user's shell would, but with this interpreter.
+SEMID = [sys.executable, "-m", "semid_daemon"]
+
+
+def semid(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SEMID, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment()
+    )
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "SEMID_CONFIG"}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A catalogue made by `semid init`, then configured small."""
+    made = semid("init", tmp_path)
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "semid.toml").write_text(SMALL)
+    return tmp_path
+
+
+def start_daemon(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*SEMID, "run", "-c", root / "semid.toml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "timed out"
+        time.sleep(0.05)
+
+
+def query(root: Path, sql: str) -> list[tuple]:
+    connection = sqlite3.connect(f"{(root / 'state' / 'semid.db').as_uri()}?mode=ro", uri=True)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def items(root: Path) -> int:
+    return query(root, "SELECT count(*) FROM semantic_ids")[0][0]
+
+
+def ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def test_init_run_status_lookup(tmp_path: Path, clustered: Rows):
+    made = semid("init", tmp_path / "catalogue")
+    assert made.returncode == 0
+    root = tmp_path / "catalogue"
+    assert sorted(path.name for path in root.iterdir()) == ["drop", "semid.toml", "state"]
+    before = semid("status", cwd=root)
+    assert (before.returncode, before.stderr) == (0, "")
+    assert "none yet" in before.stdout
+
+    (root / "semid.toml").write_text(SMALL)
+    assert semid("init", root).returncode == 0
+    assert (root / "semid.toml").read_text() == SMALL  # what the user wrote is kept
+    drop_npz(root / "drop", "a.npz", ids("a", 40), clustered(40, 16, seed=1))
+    gathering = semid("run", "--once", cwd=root)
+    assert gathering.returncode == 0
+    assert "24 more rows are needed" in gathering.stderr
+    drop_npz(root / "drop", "b.npz", ids("b", 130), clustered(130, 16, seed=2))
+    ran = semid("run", "--once", "-c", root / "semid.toml")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ""
+
+    status = json.loads(semid("status", "--json", cwd=root).stdout)
+    promised = "state device generation items unique_rate singleton_rate max_bucket layers files heartbeat_at"
+    assert set(promised.split()) <= set(status)
+    assert (status["state"], status["generation"], status["items"]) == ("stopped", 1, 170)
+    assert status["files"]["done"] == 2
+    assert [set(layer) for layer in status["layers"]] == [{"layer", "coverage", "dead_codes", "perplexity"}] * 3
+
+    (item,) = json.loads(semid("lookup", "a7", "--json", cwd=root).stdout)
+    assert list(item) == [
+        "item_id",
+        "semantic_id",
+        "suffix",
+        "codes",
+        "generation",
+        "file",
+        "assigned_at",
+        "siblings",
+    ]
+    assert item["item_id"] == "a7"
+    assert item["semantic_id"] == "-".join(map(str, item["codes"]))
+    assert 0 < len(item["siblings"]) <= 20
+    found = json.loads(semid("lookup", "--prefix", item["semantic_id"], "--json", cwd=root).stdout)
+    assert "a7" in [each["item_id"] for each in found]
+    unknown = semid("lookup", "a7", "nobody", cwd=root)
+    assert unknown.returncode == 1
+    assert unknown.stdout.startswith("a7\t")
+    assert unknown.stderr == "semid: nobody: no such item in the active generation\n"
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["status"], ["lookup", "x"]])
+def test_without_configuration(tmp_path: Path, arguments: list[str]):
+    refused = semid(*arguments, cwd=tmp_path)
+    assert refused.returncode == 78
+    assert refused.stderr.startswith("semid: semid.toml: no such file")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_wrong_configuration(small: Path):
+    (small / "semid.toml").write_text("[quantizer]\ncodes = 3\n")
+    refused = semid("run", "--once", cwd=small)
+    assert refused.returncode == 78
+    assert "unknown key quantizer.codes" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "Traceback" in semid("--debug", "run", "--once", cwd=small).stderr
+
+
+def test_a_device_that_is_not_there_is_refused(small: Path):
+    (small / "semid.toml").write_text('[quantizer]\ndevice = "cuda:17"\n')
+    refused = semid("run", "--once", cwd=small)
+    assert refused.returncode == 78
+    assert 'quantizer.device = "cuda:17"' in refused.stderr
+
+
+def test_lookup_needs_items_or_a_prefix(small: Path):
+    assert semid("lookup", cwd=small).returncode == 2
+    assert semid("lookup", "a", "--prefix", "1", cwd=small).returncode == 2
+    assert "not codes" in semid("lookup", "--prefix", "1-*", cwd=small).stderr
+
+
+def test_status_without_database(tmp_path: Path):
+    (tmp_path / "semid.toml").write_text("")
+    refused = semid("status", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "no database yet" in refused.stderr
+
+
+def test_a_rejected_file_is_told_by_the_exit_status(small: Path, clustered: Rows):
+    (small / "drop" / "bad.npz").write_text("not an archive")
+    ran = semid("run", "--once", cwd=small)
+    assert ran.returncode == 3
+    assert "bad.npz: rejected" in ran.stderr
+    assert (small / "rejected" / "bad.npz.reason.txt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_daemon_works_until_it_is_told_to_stop(small: Path, clustered: Rows, number: int):
+    daemon = start_daemon(small)
+    try:
+        wait_until(lambda: query(small, "SELECT state FROM daemon") == [("idle",)])
+        drop_npz(small / "drop", "a.npz", ids("a", 100), clustered(100, 16))
+        wait_until(lambda: items(small) == 100)
+        drop_npz(small / "drop", "b.npz", ids("b", 30), clustered(30, 16, seed=5))
+        wait_until(lambda: items(small) == 130)
+        second = semid("run", "--once", cwd=small)
+        assert second.returncode == 75
+        assert f"process {daemon.pid}" in second.stderr
+        daemon.send_signal(number)
+        assert daemon.wait(timeout=20) == 0
+    finally:
+        daemon.kill()
+        output, errors = daemon.communicate()
+    assert output == ""
+    assert "Traceback" not in errors
+    assert query(small, "SELECT state FROM daemon") == [("stopped",)]
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_done_twice(small: Path, clustered: Rows):
+    """kill -9 again and again while files are being dropped; then everything is there exactly once."""
+    (small / "semid.toml").write_text(SMALL.replace("chunk_rows = 50", "chunk_rows = 16"))
+    drop_npz(small / "drop", "base.npz", ids("base", 100), clustered(100, 16))
+    for round_number in range(8):
+        daemon = start_daemon(small)
+        drop_npz(
+            small / "drop", f"r{round_number}.npz", ids(f"r{round_number}-", 400), clustered(400, 16, seed=round_number)
+        )
+        # Later and later after the start: in start-up, in training, between chunks, when idle.
+        if round_number > 1:
+            wait_until(lambda: query(small, "SELECT state FROM daemon")[0][0] in ("encoding", "idle", "training"))
+            time.sleep(0.02 * round_number)
+        daemon.kill()
+        daemon.wait()
+        daemon.communicate()
+    last = semid("run", "--once", cwd=small)
+    assert last.returncode == 0, last.stderr
+    assert query(small, "SELECT count(*), count(DISTINCT item_id) FROM semantic_ids") == [(3300, 3300)]
+    assert query(small, "SELECT status, count(*) FROM files GROUP BY status") == [("done", 9)]
+    assert query(small, "SELECT sum(assigned), sum(rows) FROM _chunks") == [(3300, 3300)]
+    assert query(small, "SELECT sum(items) FROM code_usage WHERE layer = 2") == [(3300,)]
+    assert query(small, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_every_command_has_help_worth_reading():
+    listed = semid("--help")
+    assert listed.returncode == 0
+    for command in ("init", "run", "status", "lookup", "demo"):
+        shown = semid(command, "--help")
+        assert shown.returncode == 0
+        assert len(shown.stdout.splitlines()) > 6
+        assert command in listed.stdout
+
+
+def test_demo(tmp_path: Path):
+    ran = semid("demo", "--dir", tmp_path / "demo", "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    assert "3,618 items have a semantic ID" in ran.stdout
+    assert "numpy\t" in ran.stdout
+    assert items(tmp_path / "demo") == 3618
+    assert query(tmp_path / "demo", "SELECT file, status, rows FROM files") == [
+        ("packages-1.npz", "done", 1809),
+        ("packages-2.parquet", "done", 1809),
+    ]
+    again = semid("demo", "--dir", tmp_path / "demo")
+    assert again.returncode == 78
+    assert "holds a catalogue already" in again.stderr

@@ -1,0 +1,70 @@
+"""semid.toml: the template is the defaults; everything wrong is refused by its key's name."""
+
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.config import TEMPLATE, Config, find_config, load_config, parse_config
+from semid_daemon.errors import ConfigError
+
+
+def parse(text: str) -> Config:
+    return parse_config(text.encode(), source="semid.toml", root=Path("/catalogue"))
+
+
+def test_template_shows_the_defaults():
+    assert parse(TEMPLATE) == parse("") == Config(root=Path("/catalogue"))
+
+
+def test_template_names_every_key():
+    for section in ("paths", "drop", "quantizer", "training", "ingest"):
+        fields = getattr(Config(), section).__struct_fields__
+        assert f"[{section}]" in TEMPLATE
+        for field in fields:
+            assert f"\n{field} = " in TEMPLATE or f"\n# {field} = " in TEMPLATE
+
+
+def test_paths_start_at_the_file():
+    config = parse('[paths]\ndrop = "in"\nstate = "/var/lib/semid"\n')
+    assert config.drop_dir == Path("/catalogue/in")
+    assert config.database == Path("/var/lib/semid/semid.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "unknown key colour"),
+        ('root = "/"', "unknown key root"),
+        ("[drop]\nsettle = 1", "unknown key drop.settle"),
+        ('[drop]\nsettle_ms = "fast"', "drop.settle_ms: Expected `int`, got `str`"),
+        ("[drop]\nsettle_ms = 0", "drop.settle_ms: Expected `int` >= 10"),
+        ('[quantizer]\ndevice = "gpu"', "quantizer.device: "),
+        ('[training]\ntrainer = "adam"', "training.trainer: Invalid enum value 'adam'"),
+        ("[training]\nmin_rows = 100", "training.min_rows: 100 rows cannot fill quantizer.codebook_size = 256"),
+        (
+            '[training]\ntrainer = "grid"\ngrid_init_buffer_size = 100',
+            "training.grid_init_buffer_size: must be at least quantizer.codebook_size = 256",
+        ),
+        ('[paths]\ndone = "drop/done"', "paths.done: /catalogue/drop/done lies inside the drop directory"),
+        ("[paths\n", "not valid TOML"),
+        ("a = '\udce9'".encode("utf-8", "surrogateescape").decode("latin-1"), "unknown key a"),
+    ],
+)
+def test_refusals_name_the_key(text: str, message: str):
+    with pytest.raises(ConfigError, match="^semid.toml: ") as refused:
+        parse(text)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_file_says_what_to_do(tmp_path: Path):
+    with pytest.raises(ConfigError, match="semid init"):
+        load_config(tmp_path / "semid.toml")
+
+
+def test_which_file_is_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SEMID_CONFIG", raising=False)
+    assert find_config(None) == Path("semid.toml")
+    monkeypatch.setenv("SEMID_CONFIG", "/etc/semid.toml")
+    assert find_config(None) == Path("/etc/semid.toml")
+    assert find_config(Path("here.toml")) == Path("here.toml")
