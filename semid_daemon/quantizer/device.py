@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
+
 import torch
 
 from semid_daemon.errors import ConfigError
@@ -34,3 +37,9 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+@cache
+def has_triton() -> bool:
+    """Whether the fused CUDA kernels can be compiled here."""
+    return importlib.util.find_spec("triton") is not None

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from semid_daemon.quantizer.exact import encode_exact
+
 # The most elements of an N×K block that `nearest` holds at once: 16 MiB of float32.
 MAX_BLOCK_ELEMENTS = 2**22
 
@@ -49,9 +51,23 @@ class SquaredEuclideanDistance(DistanceFunction):
         return (_scores(x_ND, y_KD) + x_squared_N1).clamp_(min=0)
 
     def _nearest_block(self, x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
-        # ‖x‖² is the same for every centroid of a row, so the order does not need it.
+        # ‖x‖² is the same for every centroid of a row, so the order does not need it. Rows whose two best
+        # are within the rounding of the product are decided in float64, so that no device's way of
+        # adding up decides them.
         _check_same_dim(x_ND, centroids_KD)
-        return _scores(x_ND, centroids_KD).argmin(dim=1)
+        scores_NK = _scores(x_ND, centroids_KD)
+        if scores_NK.shape[1] == 1:
+            return scores_NK.argmin(dim=1)
+        best_N2, codes_N2 = scores_NK.topk(2, dim=1, largest=False)
+        reach = centroids_KD.norm(dim=1).max()
+        rounding = torch.finfo(scores_NK.dtype).eps * max(4.0, x_ND.shape[1] ** 0.5)
+        bound_N = 4 * rounding * reach * (x_ND.norm(dim=1) + reach)
+        doubtful = (best_N2[:, 1] - best_N2[:, 0] <= bound_N).nonzero()[:, 0]
+        codes_N = codes_N2[:, 0]
+        if doubtful.numel() and scores_NK.dtype != torch.float64:
+            exact_N1 = encode_exact(x_ND[doubtful].double(), centroids_KD[None].double(), normalize_residuals=False)
+            codes_N[doubtful] = exact_N1[:, 0].long()
+        return codes_N
 
 
 @contextmanager

@@ -1,101 +1,260 @@
-"""Encoding: rows to codes, fast in float32 and decided in float64 where float32 cannot tell.
+"""Encoding: rows to codes, fast in float32 (float16 on CUDA) and decided in float64 where that cannot tell.
 
 A row's code in a layer is the index of the nearest centroid; the residual goes on to the next layer,
-L2-normalized first if the codebooks say so. Scores are ||c||² - 2 x·c, one matrix product per layer.
-Float32 scores carry a rounding error that is tracked per row; where the two best scores of a layer are
-closer than that, the row is flagged and encoded again by a plain float64 loop on the CPU. So codes are
-those of the float64 loop, whatever the device, the chunk size, or the rows beside it.
+L2-normalized first if the codebooks say so. With r the residual before it is normalized, rho its norm (1
+when nothing is normalized), the nearest centroid is the one with the greatest
+
+    t_k = r·c_k - rho ||c_k||² / 2,          and then  ||r - rho c||² = rho (rho - 2 t)  when normalized.
+
+In the *one-pass* form r is never made: r·c_k = x·c_k - sum over the earlier layers j of rho_j <c_j, c_k>,
+so one product of the rows with all layers' centroids, and tables of the inner products between
+codebooks, give every layer's scores. In the *residual* form r is made, and costs a product per layer;
+it is the better one where codebooks are much larger than rows are long.
+
+Rounding is bounded per row as the layers go by. Where the two best scores of a layer are closer than the
+bound, the row is flagged and encoded again with more precision, in the end by `encode_exact`. So codes are
+those of a float64 loop, whatever the device, the chunk size, or the rows beside it. On CUDA the one-pass
+form is a fused kernel with float16 products (`cuda_kernels`), and float32 takes the rows that it flags.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from semid_daemon.quantizer.clustering import row_argmax
+from semid_daemon.quantizer.device import has_triton
+from semid_daemon.quantizer.distance import full_float32_matmul
+from semid_daemon.quantizer.exact import encode_exact
+from semid_daemon.quantizer.parallel import for_each_span
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
 _EPS = float(np.finfo(np.float32).eps)
-# Rounding of a float32 dot product of D terms grows like sqrt(D) with random signs; this many times
-# that is what a margin must exceed to be believed.
-_SIGMAS = 8.0
-_TIE = 1e-12
-_SCORE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28, "mps": 1 << 26}
+# The rounding of a float32 dot product of D terms has a standard deviation of about EPS sqrt(D) / 8 of
+# the product of the norms; this is eight of them.
+_DOT_SIGMAS = 1.0
+_SMALLEST_NORM = 1e-12
+_SMALLEST_MARGIN = 1e-30
+# Tables of inner products between codebooks pay up to this many codes per dimension, and bytes.
+_ONE_PASS_CODES_PER_DIM = 2.0
+_ONE_PASS_TABLE_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
+_TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 29, "mps": 1 << 27}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer's centroids on the device, and what its scores need beside them."""
+
+    centroids_KD: Tensor
+    half_squares_K: Tensor  # ||c||² / 2
+    reach: float  # the largest ||c||
+    spread: float  # the largest difference between two ||c||² / 2
 
 
 class Encoder:
     """Codebooks on a device, ready to encode. Safe to call from several threads."""
 
-    def __init__(self, codebooks: Codebooks, device: torch.device) -> None:
+    def __init__(self, codebooks: Codebooks, device: torch.device, *, one_pass: bool | None = None) -> None:
+        """`one_pass` chooses the form; by default the one that measures better for the codebooks' shape."""
         self.codebooks = codebooks
         self.device = device
-        self._centroids_LKD = torch.from_numpy(np.ascontiguousarray(codebooks.centroids_LKD)).to(device)
-        self._norms_LK = self._centroids_LKD.double().square().sum(dim=2).float()
-        self._centroids64_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64))
+        self._centroids64_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64)).to(device)
+        self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
+        self._layers = [_layer(centroids_KD) for centroids_KD in self._centroids64_LKD]
+        self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
+        self._tables = _inner_products(self._centroids64_LKD) if self._one_pass else {}
+        self._fused = _Fused(self) if self._one_pass and device.type == "cuda" and has_triton() else None
 
     def encode(self, embeddings_ND: FloatArray) -> CodeArray:
         """Codes (N×L int32) of embeddings (N×D float32, finite). Raises ValueError for another dimension."""
-        if embeddings_ND.ndim != 2 or embeddings_ND.shape[1] != self.codebooks.dim:
-            raise ValueError(f"embeddings of shape {embeddings_ND.shape} for codebooks of dim {self.codebooks.dim}")
-        rows = embeddings_ND.shape[0]
-        codes_NL = np.empty((rows, self.codebooks.layers), dtype=np.int32)
-        step = max(1, _SCORE_BYTES[self.device.type] // (4 * self.codebooks.codebook_size))
-        for start in range(0, rows, step):
-            chunk_ND = torch.from_numpy(embeddings_ND[start : start + step])
-            codes, flagged = self._encode_fast(chunk_ND.to(self.device))
-            codes_NL[start : start + step] = codes.cpu().numpy()
-            doubtful = np.flatnonzero(flagged.cpu().numpy())
-            if doubtful.size:
-                exact = encode_exact(
-                    chunk_ND[doubtful].double(), self._centroids64_LKD, self.codebooks.normalize_residuals
-                )
-                codes_NL[start + doubtful] = exact.numpy()
+        rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND))
+        return self.encode_tensor(rows_ND.to(self.device)).cpu().numpy()
+
+    def encode_tensor(self, rows_ND: Tensor) -> Tensor:
+        """Codes (N×L int32) of rows (N×D float32, finite) on the encoder's device, where they stay."""
+        if rows_ND.ndim != 2 or rows_ND.shape[1] != self.codebooks.dim:
+            raise ValueError(f"rows of shape {tuple(rows_ND.shape)} for codebooks of dim {self.codebooks.dim}")
+        with torch.inference_mode(), full_float32_matmul(self.device):
+            if self._fused is None:
+                return self._encode_float32(rows_ND)
+            codes_NL, flagged_N = self._fused.encode(rows_ND)
+            doubtful = flagged_N.nonzero()[:, 0]
+            if doubtful.numel():
+                codes_NL[doubtful] = self._encode_float32(rows_ND[doubtful])
+            return codes_NL
+
+    def _encode_float32(self, rows_ND: Tensor) -> Tensor:
+        """Codes (N×L int32) by float32 scores, and by float64 for the rows that those cannot decide."""
+        codes_NL, flagged_N = self._encode_fast(rows_ND)
+        doubtful = flagged_N.nonzero()[:, 0]
+        if doubtful.numel():
+            codes_NL[doubtful] = encode_exact(
+                rows_ND[doubtful].double(), self._centroids64_LKD, self.codebooks.normalize_residuals
+            )
         return codes_NL
 
     def _encode_fast(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (N×L int32) in float32, and which rows float32 could not decide (N bool)."""
+        """Codes (N×L int32) by float32 scores, and the rows whose codes they cannot vouch for (N bool)."""
+        codes_NL = torch.empty((rows_ND.shape[0], self.codebooks.layers), dtype=torch.int32, device=self.device)
+        flagged_N = torch.zeros(rows_ND.shape[0], dtype=torch.bool, device=self.device)
+        width = self.codebooks.codebook_size * (self.codebooks.layers if self._one_pass else 1)
+        step = min(rows_ND.shape[0], max(64, _TILE_BYTES[self.device.type] // (4 * width)))
+        encode_tile = self._one_pass_tile if self._one_pass else self._residual_tile
+
+        @torch.inference_mode()
+        def encode_tiles(tiles: Sequence[slice]) -> None:
+            scores_NW = torch.empty((step, width), device=self.device)
+            scratch_NK = torch.empty((step, self.codebooks.codebook_size), device=self.device)
+            for tile in tiles:
+                rows = tile.stop - tile.start
+                encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[:rows], scratch_NK[:rows])
+
+        if rows_ND.shape[0]:
+            for_each_span(self.device, rows_ND.shape[0], step, encode_tiles)
+        return codes_NL, flagged_N
+
+    def _one_pass_tile(
+        self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor, scratch_NK: Tensor
+    ) -> None:
+        torch.mm(rows_ND, self._all_centroids_D.T, out=scores_NW)
+        size = self.codebooks.codebook_size
+        guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
+        scales: list[Tensor] = []
+        for index, layer in enumerate(self._layers):
+            scores_NK = scores_NW[:, index * size : (index + 1) * size]
+            for earlier in range(index):
+                torch.index_select(self._tables[earlier, index], 0, codes_NL[:, earlier], out=scratch_NK)
+                scores_NK.addcmul_(scratch_NK, scales[earlier][:, None], value=-1)
+            scores_NK.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
+            codes_N, best_N, second_N = _best_two(scores_NK)
+            codes_NL[:, index] = codes_N
+            scales.append(guard.scale_N)
+            flagged_N |= guard.doubts(best_N, second_N, layer)
+            guard.go_on(best_N, layer)
+
+    def _residual_tile(
+        self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor, scratch_NK: Tensor
+    ) -> None:
         residual_ND = rows_ND
-        count, dim = rows_ND.shape
-        codes_NL = torch.empty((count, self.codebooks.layers), dtype=torch.int32, device=rows_ND.device)
-        flagged_N = torch.zeros(count, dtype=torch.bool, device=rows_ND.device)
-        # Bound on the norm of what rounding has done to the residual so far, relative to float32's unit.
-        error_N = torch.zeros(count, device=rows_ND.device)
-        for layer in range(self.codebooks.layers):
-            norm_N = torch.linalg.vector_norm(residual_ND, dim=1)
-            if self.codebooks.normalize_residuals:
-                scale_N = 1.0 / norm_N.clamp_min(1e-12)
-                residual_ND = residual_ND * scale_N[:, None]
-                error_N = error_N * scale_N + 2.0
-                norm_N = norm_N * scale_N
-            scores_NK = torch.addmm(
-                self._norms_LK[layer], residual_ND, self._centroids_LKD[layer].T, beta=1.0, alpha=-2.0
-            )
-            best_N2, codes_N2 = scores_NK.topk(min(2, scores_NK.shape[1]), dim=1, largest=False)
-            codes_N = codes_N2[:, 0]
-            codes_NL[:, layer] = codes_N
-            reach_N = self._norms_LK[layer].max().sqrt()
-            bound_N = _EPS * (_SIGMAS * norm_N * reach_N * dim**0.5 + 4 * error_N * reach_N + reach_N.square() * 4)
-            if best_N2.shape[1] == 2:
-                flagged_N |= best_N2[:, 1] - best_N2[:, 0] <= bound_N
-            residual_ND = residual_ND - self._centroids_LKD[layer][codes_N]
-            error_N = error_N + norm_N + reach_N
+        guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
+        for index, layer in enumerate(self._layers):
+            torch.mm(residual_ND, layer.centroids_KD.T, out=scores_NW)
+            scores_NW.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
+            codes_N, best_N, second_N = _best_two(scores_NW)
+            codes_NL[:, index] = codes_N
+            flagged_N |= guard.doubts(best_N, second_N, layer)
+            if index + 1 < len(self._layers):
+                chosen_ND = layer.centroids_KD[codes_N]
+                residual_ND = torch.addcmul(residual_ND, chosen_ND, guard.scale_N[:, None], value=-1)
+                guard.go_on(best_N, layer)
+
+
+class _Fused:
+    """An encoder's codebooks as the fused kernel takes them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        from semid_daemon.quantizer import cuda_kernels
+
+        self._encode = cuda_kernels.encode_fused
+        self._normalize = encoder.codebooks.normalize_residuals
+        centroids_LKD, layers, device = encoder._centroids64_LKD, encoder._layers, encoder.device
+        self._centroids16_LKD = centroids_LKD.half().contiguous()
+        self._weights_LD = centroids_LKD.square().mean(dim=1).float().contiguous()
+        self._half_squares_LK = torch.stack([layer.half_squares_K for layer in layers])
+        self._reach_L = torch.tensor([layer.reach for layer in layers], device=device)
+        self._spread_L = torch.tensor([layer.spread for layer in layers], device=device)
+        tables = list(encoder._tables.values())
+        self._tables_PKK = torch.stack(tables) if tables else torch.zeros(1, 1, 1, device=device)
+
+    def encode(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (N×L int32) by float16 scores, and the rows whose codes they cannot vouch for (N bool)."""
+        codes_NL, flagged_N = self._encode(
+            rows_ND.contiguous(),
+            self._centroids16_LKD,
+            self._half_squares_LK,
+            self._tables_PKK,
+            self._weights_LD,
+            self._reach_L,
+            self._spread_L,
+            normalize_residuals=self._normalize,
+        )
         return codes_NL, flagged_N
 
 
-def encode_exact(rows_ND: Tensor, centroids_LKD: Tensor, normalize_residuals: bool) -> Tensor:
-    """Codes (N×L int32) by the plain loop in float64 on the CPU: what every other path must agree with.
+class _Guard:
+    """What rounding may have done to a tile's scores so far, per row.
 
-    Of centroids whose scores tie within float64 rounding the one with the lowest index is taken. A
-    zero row stays zero when it is normalized.
+    `scale_N` is rho, `_scale_error_N` a bound on its relative error; `_drift_N` bounds the error of r·c for
+    a centroid of norm 1. Bounds add up as the layers go by, and grow without limit where a residual
+    becomes small beside its row: such rows are flagged at their next layer.
     """
-    residual_ND = rows_ND
-    layers = []
-    for centroids_KD in centroids_LKD:
-        if normalize_residuals:
-            residual_ND = torch.nn.functional.normalize(residual_ND, dim=1)
-        scores_NK = centroids_KD.square().sum(dim=1) - 2.0 * (residual_ND @ centroids_KD.T)
-        best_N = scores_NK.amin(dim=1, keepdim=True)
-        codes_N = (scores_NK <= best_N + _TIE * (1.0 + best_N.abs())).to(torch.uint8).argmax(dim=1)
-        layers.append(codes_N)
-        residual_ND = residual_ND - centroids_KD[codes_N]
-    return torch.stack(layers, dim=1).int()
+
+    def __init__(self, rows_ND: Tensor, normalize: bool) -> None:
+        norms_N = torch.linalg.vector_norm(rows_ND, dim=1)
+        self._normalize = normalize
+        self.scale_N = norms_N if normalize else torch.ones_like(norms_N)
+        self._scale_error_N = torch.full_like(norms_N, _EPS * 4 if normalize else 0.0)
+        drift_N = norms_N * (_DOT_SIGMAS * _EPS * max(4.0, rows_ND.shape[1] ** 0.5))
+        # Squares of smaller values underflow: nothing is known of such a row.
+        self._drift_N = torch.where(norms_N < _SMALLEST_NORM, torch.inf, drift_N)
+
+    def doubts(self, best_N: Tensor, second_N: Tensor, layer: _Layer) -> Tensor:
+        """Which rows' best and second-best scores are too close to be told apart."""
+        scale_bound_N = self.scale_N * (self._scale_error_N + 2 * _EPS) * (layer.spread + 2 * _EPS * layer.reach**2)
+        bound_N = self._drift_N * (2 * layer.reach) + scale_bound_N + best_N.abs() * (4 * _EPS) + _SMALLEST_MARGIN
+        sure_N: Tensor = best_N - second_N > bound_N  # never of NaN
+        return sure_N.logical_not()
+
+    def go_on(self, best_N: Tensor, layer: _Layer) -> None:
+        """Account for the residual that the chosen centroids leave."""
+        scale_N, error_N = self.scale_N, self._scale_error_N
+        self._drift_N = self._drift_N + scale_N * (error_N + 2 * _EPS) * layer.reach
+        if not self._normalize:
+            return
+        squared_N = scale_N * (scale_N - 2.0 * best_N)
+        squared_error_N = (
+            2.0 * scale_N * (self._drift_N * layer.reach + scale_N * (error_N + 2 * _EPS) * (1.0 + layer.reach) ** 2)
+        )
+        squared_N = squared_N.clamp_min(1e-30)
+        self.scale_N = squared_N.sqrt()
+        self._scale_error_N = squared_error_N / (2.0 * squared_N) + _EPS
+
+
+def _layer(centroids_KD: Tensor) -> _Layer:
+    half_squares_K = centroids_KD.square().sum(dim=1) / 2
+    return _Layer(
+        centroids_KD=centroids_KD.float().contiguous(),
+        half_squares_K=half_squares_K.float(),
+        reach=float((2 * half_squares_K.max()).sqrt()),
+        spread=float(half_squares_K.max() - half_squares_K.min()),
+    )
+
+
+def _inner_products(centroids_LKD: Tensor) -> dict[tuple[int, int], Tensor]:
+    """<c_j, c_l> (K×K float32) of every pair of layers j < l: (0,1), (0,2), (1,2)…"""
+    return {
+        (earlier, later): (centroids_LKD[earlier] @ centroids_LKD[later].T).float()
+        for later in range(len(centroids_LKD))
+        for earlier in range(later)
+    }
+
+
+def _prefers_one_pass(codebooks: Codebooks, device: torch.device) -> bool:
+    pairs = codebooks.layers * (codebooks.layers - 1) // 2
+    table_bytes = 4 * pairs * codebooks.codebook_size**2
+    if table_bytes > _ONE_PASS_TABLE_BYTES[device.type]:
+        return False
+    # The fused kernel has the tables' cost hidden behind its products.
+    return device.type == "cuda" or codebooks.codebook_size <= _ONE_PASS_CODES_PER_DIM * codebooks.dim
+
+
+def _best_two(scores_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Index (N int64) and value of every row's greatest score, and the next value. The scores are used up."""
+    codes_N = row_argmax(scores_NK)
+    best_N = scores_NK.gather(1, codes_N[:, None])[:, 0]
+    scores_NK.scatter_(1, codes_N[:, None], -torch.inf)
+    return codes_N, best_N, scores_NK.amax(dim=1)

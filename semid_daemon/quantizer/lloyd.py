@@ -1,23 +1,26 @@
-"""The default trainer: greedy k-means++ and full Lloyd iterations, layer by layer, on gathered rows."""
+"""The default trainer: layer by layer, Lloyd's iterations with split-and-merge moves, on rows in memory."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.seeding import seed_centroids
+from semid_daemon.quantizer.splitting import split_and_merge
 from semid_daemon.records import Codebooks, FloatArray, TrainingStep
 
-_SCORE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 29, "mps": 1 << 27}
-_SEEDING_ROWS = 65_536
+_LLOYD_PER_ROUND = 4
+_MAX_ROUNDS = 12
+_CHUNK_BYTES = 1 << 26
 
 
 class LloydTrainer:
-    """Residual k-means by Lloyd's algorithm (Lloyd 1982), seeded by greedy k-means++ (Arthur & Vassilvitskii 2007).
+    """Residual k-means by Lloyd's algorithm (Lloyd 1982) from k-means++ seeds, with split-and-merge moves.
 
     Iterate `train(...)`, one TrainingStep per iteration; afterwards `codebooks` holds the result.
     Everything random comes from `seed`, another stream for every layer.
@@ -34,6 +37,7 @@ class LloydTrainer:
         iterations: int,
         tolerance: float,
     ) -> None:
+        """At most `iterations` per layer, which is done when its loss falls by less than the share `tolerance`."""
         self._n_layers = n_layers
         self._n_clusters = n_clusters
         self._normalize = normalize_residuals
@@ -62,101 +66,94 @@ class LloydTrainer:
         steps = 0
         for layer in range(self._n_layers):
             if self._normalize:
-                residual_ND = torch.nn.functional.normalize(residual_ND, dim=1)
+                _for_chunks(residual_ND, lambda chunk_ND: torch.nn.functional.normalize(chunk_ND, dim=1))
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + layer)
-            centroids_KD = seed_centroids(residual_ND, self._n_clusters, generator)
-            previous = math.inf
-            for iteration in range(1, self._iterations + 1):
-                labels_N, distances_N = assign(residual_ND, centroids_KD)
-                loss = float(distances_N.double().mean())
-                centroids_KD = mean_centroids(residual_ND, labels_N, distances_N, centroids_KD)
+            run = _LayerRun(residual_ND, self._n_clusters, generator, self._iterations, self._tolerance)
+            for layer_step, loss in enumerate(run.losses(), start=1):
                 steps += 1
-                yield TrainingStep(step=steps, layer=layer, layer_step=iteration, loss=loss)
-                if previous - loss <= self._tolerance * loss:
-                    break
-                previous = loss
-            labels_N, _ = assign(residual_ND, centroids_KD)
-            for rows in _row_chunks(residual_ND, centroids_KD.shape[1]):
-                residual_ND[rows] -= centroids_KD[labels_N[rows]]
-            layers.append(centroids_KD.cpu().numpy())
+                yield TrainingStep(step=steps, layer=layer, layer_step=layer_step, loss=loss)
+            layers.append(run.centroids_KD.cpu().numpy())
+            run.subtract()
         self._codebooks = Codebooks(np.stack(layers), self._normalize)
 
 
-def seed_centroids(rows_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
-    """K×D centroids drawn from the rows by greedy k-means++: of several D²-sampled candidates per draw
-    the one that lowers the potential most (scikit-learn's `_kmeans_plusplus`; 2 + log K trials).
+class _LayerRun:
+    """One layer's k-means. `losses()` runs it; afterwards `centroids_KD` are the means of their clusters."""
 
-    The draws are made on the CPU, from `generator`. Fewer distinct rows than clusters: the rest are
-    repeated rows, with a warning.
-    """
-    count = rows_ND.shape[0]
-    if count > _SEEDING_ROWS:
-        picked = torch.randperm(count, generator=generator)[:_SEEDING_ROWS].sort().values
-        rows_ND = rows_ND[picked.to(rows_ND.device)]
-        count = _SEEDING_ROWS
-    norms_N = rows_ND.square().sum(dim=1)
-    trials = 2 + int(math.log(n_clusters))
-    first = int(torch.randint(count, (1,), generator=generator))
-    chosen = [first]
-    closest_N = _to_rows(rows_ND, norms_N, torch.tensor([first], device=rows_ND.device))[0]
-    for drawn in range(1, n_clusters):
-        cumulative_N = closest_N.double().cumsum(0)
-        total = float(cumulative_N[-1])
-        if total <= 0.0:
-            warnings.warn(
-                f"only {drawn} distinct rows for {n_clusters} centroids: the rest repeat rows and stay dead codes",
-                stacklevel=2,
-            )
-            chosen += torch.randint(count, (n_clusters - drawn,), generator=generator).tolist()
-            break
-        targets_T = torch.rand(trials, generator=generator, dtype=torch.float64).to(rows_ND.device) * total
-        candidates_T = torch.searchsorted(cumulative_N, targets_T).clamp_max(count - 1)
-        closer_TN = torch.minimum(_to_rows(rows_ND, norms_N, candidates_T), closest_N)
-        best = int(closer_TN.sum(dim=1).argmin())
-        closest_N = closer_TN[best]
-        chosen.append(int(candidates_T[best]))
-    return rows_ND[torch.tensor(chosen, device=rows_ND.device)].clone()
+    def __init__(
+        self, rows_ND: Tensor, n_clusters: int, generator: torch.Generator, iterations: int, tolerance: float
+    ) -> None:
+        self._rows_ND = rows_ND
+        self._generator = generator
+        self._iterations = iterations
+        self._tolerance = tolerance
+        self._mean_square = _mean_square(rows_ND)
+        self.centroids_KD = seed_centroids(rows_ND, n_clusters, generator)
 
+    def losses(self) -> Iterator[float]:
+        """The loss of every iteration: Lloyd's, with a round of moves after every few of them while moves pay."""
+        n_clusters = self.centroids_KD.shape[0]
+        previous, since_moves, rounds = math.inf, 0, 0
+        moves_pay = True
+        for _ in range(self._iterations):
+            labels_N, best_N = assign(self._rows_ND, self.centroids_KD)
+            read_loss = _read_later(self._mean_square - 2.0 * best_N.mean(dtype=torch.float64))
+            if moves_pay and since_moves >= _LLOYD_PER_ROUND:
+                self.centroids_KD, moves = split_and_merge(
+                    self._rows_ND, labels_N, self.centroids_KD, self._generator, max(1, n_clusters // 8)
+                )
+                rounds += 1
+                moves_pay = moves > 0 and rounds < _MAX_ROUNDS
+                since_moves = 0
+            else:
+                sums_KD, counts_K = cluster_sums(self._rows_ND, labels_N, n_clusters)
+                alive_K1 = counts_K[:, None] > 0
+                self.centroids_KD = torch.where(alive_K1, sums_KD / counts_K.clamp_min(1)[:, None], self.centroids_KD)
+                since_moves += 1
+            loss = max(0.0, read_loss())
+            yield loss
+            if previous - loss <= self._tolerance * loss:
+                if not moves_pay:
+                    return
+                since_moves = _LLOYD_PER_ROUND  # nothing more to be had without a move
+            previous = loss
 
-def _to_rows(rows_ND: Tensor, norms_N: Tensor, candidates_T: Tensor) -> Tensor:
-    """Squared distances (T×N) of some of the rows to all rows, exactly 0 to themselves."""
-    # rows @ candidates, not the other way round: BLAS is fast at a tall matrix times a thin one.
-    distances_TN = norms_N[candidates_T][:, None] + norms_N - 2.0 * (rows_ND @ rows_ND[candidates_T].T).T
-    # What rounding leaves between a row and its duplicates must not be drawn as if it were distance.
-    return torch.where(distances_TN < 1e-6 * norms_N.clamp_min(1e-30), 0.0, distances_TN)
-
-
-def assign(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Label (N int64) and squared distance (N float32) of every row's nearest centroid, in bounded memory."""
-    norms_K = centroids_KD.square().sum(dim=1)
-    labels_N = torch.empty(rows_ND.shape[0], dtype=torch.int64, device=rows_ND.device)
-    distances_N = torch.empty(rows_ND.shape[0], device=rows_ND.device)
-    for rows in _row_chunks(rows_ND, centroids_KD.shape[0]):
-        scores_NK = torch.addmm(norms_K, rows_ND[rows], centroids_KD.T, alpha=-2.0)
-        best_N, labels_N[rows] = scores_NK.min(dim=1)
-        distances_N[rows] = (best_N + rows_ND[rows].square().sum(dim=1)).clamp_min(0.0)
-    return labels_N, distances_N
+    def subtract(self) -> None:
+        """Turn the rows into what this layer leaves over, in place."""
+        labels_N, _ = assign(self._rows_ND, self.centroids_KD)
+        step = max(1, _CHUNK_BYTES // (4 * self._rows_ND.shape[1]))
+        for start in range(0, self._rows_ND.shape[0], step):
+            chunk = slice(start, start + step)
+            self._rows_ND[chunk] -= self.centroids_KD[labels_N[chunk]]
 
 
-def mean_centroids(rows_ND: Tensor, labels_N: Tensor, distances_N: Tensor, centroids_KD: Tensor) -> Tensor:
-    """The mean of every cluster's rows (K×D); an empty cluster is re-seeded at the row farthest from its centroid."""
-    n_clusters = centroids_KD.shape[0]
-    counts_K = torch.bincount(labels_N, minlength=n_clusters)
-    means_KD = _cluster_sums(rows_ND, labels_N, counts_K) / counts_K.clamp_min(1)[:, None]
-    empty = torch.nonzero(counts_K == 0).flatten()
-    if empty.numel():
-        farthest = distances_N.topk(min(empty.numel(), distances_N.numel())).indices
-        means_KD[empty[: farthest.numel()]] = rows_ND[farthest]
-    return means_KD
+def _for_chunks(rows_ND: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    """Replace rows by `change` of them, chunk by chunk, so that no second copy of all of them is made."""
+    step = max(1, _CHUNK_BYTES // (4 * rows_ND.shape[1]))
+    for start in range(0, rows_ND.shape[0], step):
+        rows_ND[start : start + step] = change(rows_ND[start : start + step])
 
 
-def _cluster_sums(rows_ND: Tensor, labels_N: Tensor, counts_K: Tensor) -> Tensor:
-    """Sum of every cluster's rows (K×D), without an N×K one-hot: rows are gathered in cluster order."""
-    starts_K = counts_K.cumsum(0) - counts_K
-    return torch.nn.functional.embedding_bag(labels_N.argsort(stable=True), rows_ND, starts_K, mode="sum")
+def _mean_square(rows_ND: Tensor) -> Tensor:
+    """The mean squared norm of the rows, a float64 scalar on their device."""
+    step = max(1, _CHUNK_BYTES // (4 * rows_ND.shape[1]))
+    total = torch.zeros((), dtype=torch.float64, device=rows_ND.device)
+    for start in range(0, rows_ND.shape[0], step):
+        total += rows_ND[start : start + step].square().sum(dtype=torch.float64)
+    return total / rows_ND.shape[0]
 
 
-def _row_chunks(rows_ND: Tensor, width: int) -> Iterator[slice]:
-    """Slices of rows whose N×width float32 scores stay within a device's bound."""
-    step = max(1, _SCORE_BYTES[rows_ND.device.type] // (4 * width))
-    return (slice(start, start + step) for start in range(0, rows_ND.shape[0], step))
+def _read_later(value: Tensor) -> Callable[[], float]:
+    """Start copying a scalar off its device; the function waits for that copy only, not for later work."""
+    if value.device.type != "cuda":
+        return value.item
+    copy = torch.empty((), dtype=value.dtype, pin_memory=True)
+    copy.copy_(value, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> float:
+        copied.synchronize()
+        return float(copy)
+
+    return read

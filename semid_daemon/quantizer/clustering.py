@@ -1,0 +1,65 @@
+"""The two halves of a Lloyd iteration (Lloyd 1982) on rows in memory: nearest centroids, and means.
+
+Both take bounded memory beside the rows: no N×K scores, no N×K one-hot. On CUDA nothing here waits for
+the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from semid_daemon.quantizer.device import has_triton
+from semid_daemon.quantizer.distance import full_float32_matmul
+from semid_daemon.quantizer.parallel import for_each_span
+
+_TILE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 28, "mps": 1 << 27}
+
+
+def assign(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """Label (N int64) of every row's nearest centroid, and x·c - ||c||²/2 of the two (N float32).
+
+    The squared distance is ||x||² less twice that. On CUDA the products are float16's: near ties may go
+    either way there, which is as good for training; codes come from `encoding.Encoder`.
+    """
+    if rows_ND.device.type == "cuda" and has_triton():
+        from semid_daemon.quantizer.cuda_kernels import assign_fused
+
+        labels_N, best_N = assign_fused(rows_ND, centroids_KD)
+        return labels_N.long(), best_N
+    labels_N = torch.empty(rows_ND.shape[0], dtype=torch.int64, device=rows_ND.device)
+    best_N = torch.empty(rows_ND.shape[0], dtype=rows_ND.dtype, device=rows_ND.device)
+    half_squares_K = centroids_KD.square().sum(dim=1) / 2
+    step = min(rows_ND.shape[0], max(64, _TILE_BYTES[rows_ND.device.type] // (4 * centroids_KD.shape[0])))
+
+    def assign_tiles(tiles: Sequence[slice]) -> None:
+        scores_NK = torch.empty((step, centroids_KD.shape[0]), dtype=rows_ND.dtype, device=rows_ND.device)
+        for tile in tiles:
+            scores = scores_NK[: tile.stop - tile.start]
+            torch.mm(rows_ND[tile], centroids_KD.T, out=scores).sub_(half_squares_K)
+            labels_N[tile] = row_argmax(scores)
+            best_N[tile] = scores.gather(1, labels_N[tile][:, None])[:, 0]
+
+    with full_float32_matmul(rows_ND.device):
+        for_each_span(rows_ND.device, rows_ND.shape[0], step, assign_tiles)
+    return labels_N, best_N
+
+
+def row_argmax(scores_NK: Tensor) -> Tensor:
+    """Index (N int64) of every row's greatest value, the first among equals."""
+    if scores_NK.device.type == "cpu":
+        # NumPy's argmax is vectorized along a row, which torch's is not: ten times as fast.
+        return torch.from_numpy(scores_NK.numpy().argmax(axis=1))
+    return scores_NK.argmax(dim=1)
+
+
+def cluster_sums(rows_ND: Tensor, labels_N: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
+    """Sum of every cluster's rows (K×D) and their number (K int64), added up in row order: the same every time."""
+    counts_K = torch.bincount(labels_N, minlength=n_clusters)
+    starts_K = counts_K.cumsum(0) - counts_K
+    # Gathered in cluster order: an index_add_ of rows is twenty times slower on the CPU, and on CUDA
+    # its atomic additions come in any order.
+    sums_KD = torch.nn.functional.embedding_bag(labels_N.argsort(stable=True), rows_ND, starts_K, mode="sum")
+    return sums_KD, counts_K

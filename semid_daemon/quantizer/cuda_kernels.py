@@ -1,0 +1,245 @@
+"""Fused CUDA kernels in Triton. No score leaves the chip. Imported only where CUDA is used.
+
+Products are of float16 operands with float32 sums: float16 has as many bits of mantissa as TF32, at twice
+the speed. Rounding to it is to nearest, so errors have no bias, and what it does to a score is bounded
+here per row. Values beyond its range become infinite or lose their last bits; both end in the bound.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+
+_BLOCK_N, _BLOCK_K = 128, 256
+
+
+@triton.jit
+def _encode_kernel(
+    rows_ND,
+    centroids_LKD,
+    half_squares_LK,
+    tables_PKK,
+    weights_LD,
+    reach_L,
+    spread_L,
+    codes_NL,
+    scales_NL,
+    flagged_N,
+    n_rows,
+    L: tl.constexpr,
+    DIM: tl.constexpr,
+    K: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    UNDERFLOW: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    EPS: tl.constexpr = 1.1920929e-07
+    row_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+    live_n = row_n < n_rows
+    offset_d = tl.arange(0, BLOCK_D)
+    offset_k = tl.arange(0, BLOCK_K)
+
+    flag_n = tl.zeros([BLOCK_N], dtype=tl.int1)
+    scale_n = tl.full([BLOCK_N], 1.0, dtype=tl.float32)
+    scale_error_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+    table_drift_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+    for layer in range(L):
+        best_n = tl.full([BLOCK_N], float("-inf"), dtype=tl.float32)
+        second_n = tl.full([BLOCK_N], float("-inf"), dtype=tl.float32)
+        code_n = tl.zeros([BLOCK_N], dtype=tl.int32)
+        square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+        weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+        for first_k in range(0, K, BLOCK_K):
+            code_k = first_k + offset_k
+            real_k = code_k < K
+            scores_nk = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
+            square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+            weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+            for first_d in range(0, DIM, BLOCK_D):
+                d = first_d + offset_d
+                real_d = d < DIM
+                x_nd = tl.load(
+                    rows_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & real_d[None, :], other=0.0
+                )
+                c_kd = tl.load(
+                    centroids_LKD + (layer * K + code_k)[:, None] * DIM + d[None, :],
+                    mask=real_k[:, None] & real_d[None, :],
+                    other=0.0,
+                )
+                w_d = tl.load(weights_LD + layer * DIM + d, mask=real_d, other=0.0)
+                x2_nd = x_nd * x_nd
+                square_n += tl.sum(x2_nd, axis=1)
+                weighted_n += tl.sum(x2_nd * w_d[None, :], axis=1)
+                scores_nk = tl.dot(x_nd.to(tl.float16), tl.trans(c_kd), scores_nk)
+            if layer == 0:  # noqa: SIM102 - NORMALIZE is decided by the compiler, layer is not
+                if NORMALIZE:
+                    scale_n = tl.sqrt(square_n)
+                    scale_error_n = tl.full([BLOCK_N], 8 * EPS, dtype=tl.float32)
+            for earlier in range(layer):
+                chosen_n = tl.load(codes_NL + row_n * L + earlier, mask=live_n, other=0)
+                factor_n = tl.load(scales_NL + row_n * L + earlier, mask=live_n, other=0.0)
+                table = tables_PKK + (layer * (layer - 1) // 2 + earlier) * (K * K)
+                inner_nk = tl.load(
+                    table + chosen_n.to(tl.int64)[:, None] * K + code_k[None, :], mask=real_k[None, :], other=0.0
+                )
+                scores_nk -= factor_n[:, None] * inner_nk
+            half_k = tl.load(half_squares_LK + layer * K + code_k, mask=real_k, other=0.0)
+            scores_nk = tl.where(real_k[None, :], scores_nk - scale_n[:, None] * half_k[None, :], float("-inf"))
+            top_n = tl.max(scores_nk, axis=1)
+            where_n = tl.argmax(scores_nk, axis=1, tie_break_left=True)
+            next_n = tl.max(tl.where(offset_k[None, :] == where_n[:, None], float("-inf"), scores_nk), axis=1)
+            second_n = tl.maximum(tl.minimum(best_n, top_n), tl.maximum(second_n, next_n))
+            code_n = tl.where(top_n > best_n, where_n + first_k, code_n)
+            best_n = tl.maximum(best_n, top_n)
+
+        # NaN compares false: such a row keeps a code within the codebook, and is flagged below.
+        code_n = tl.minimum(tl.maximum(code_n, 0), K - 1)
+        tl.store(codes_NL + row_n * L + layer, code_n, mask=live_n)
+        tl.store(scales_NL + row_n * L + layer, scale_n, mask=live_n)
+        # The bound of `encoding._Guard`, with float16's rounding for a float32 dot product's.
+        reach = tl.load(reach_L + layer)
+        spread = tl.load(spread_L + layer)
+        dot_error_n = ROUNDING * tl.sqrt(weighted_n) + UNDERFLOW * (reach + tl.sqrt(square_n))
+        bound_n = (
+            2 * (dot_error_n + table_drift_n * reach)
+            + scale_n * (scale_error_n + 2 * EPS) * (spread + 2 * EPS * reach * reach)
+            + tl.abs(best_n) * (4 * EPS)
+        )
+        flag_n = flag_n | ~(best_n - second_n > bound_n + 1e-30) | (square_n < 1e-24)
+        table_drift_n += scale_n * (scale_error_n + 2 * EPS) * reach
+        if NORMALIZE:
+            squared_n = tl.maximum(scale_n * (scale_n - 2.0 * best_n), 1e-30)
+            step_error_n = dot_error_n + table_drift_n * reach
+            step_error_n += scale_n * (scale_error_n + 2 * EPS) * (1.0 + reach) * (1.0 + reach)
+            scale_error_n = scale_n * step_error_n / squared_n + EPS
+            scale_n = tl.sqrt(squared_n)
+        tl.debug_barrier()  # what was stored above is read by other threads of this program
+    tl.store(flagged_N + row_n, flag_n, mask=live_n)
+
+
+def encode_fused(
+    rows_ND: Tensor,
+    centroids16_LKD: Tensor,
+    half_squares_LK: Tensor,
+    tables_PKK: Tensor,
+    weights_LD: Tensor,
+    reach_L: Tensor,
+    spread_L: Tensor,
+    *,
+    normalize_residuals: bool,
+) -> tuple[Tensor, Tensor]:
+    """Codes (N×L int32) of rows (N×D float32), and which of them are doubtful (N bool).
+
+    `tables_PKK` holds <c_j, c_l> of the pairs of layers j < l, in the order (0,1), (0,2), (1,2)…;
+    `weights_LD` the mean over a layer's centroids of their squared values; reach and spread as in `encoding`.
+    """
+    n_rows, dim = rows_ND.shape
+    n_layers, n_codes = half_squares_LK.shape
+    codes_NL = torch.empty((n_rows, n_layers), dtype=torch.int32, device=rows_ND.device)
+    flagged_N = torch.empty(n_rows, dtype=torch.bool, device=rows_ND.device)
+    if n_rows:
+        scales_NL = torch.empty((n_rows, n_layers), device=rows_ND.device)
+        with torch.cuda.device(rows_ND.device):
+            _encode_kernel[(triton.cdiv(n_rows, _BLOCK_N),)](
+                rows_ND,
+                centroids16_LKD,
+                half_squares_LK,
+                tables_PKK,
+                weights_LD,
+                reach_L,
+                spread_L,
+                codes_NL,
+                scales_NL,
+                flagged_N,
+                n_rows,
+                L=n_layers,
+                DIM=dim,
+                K=n_codes,
+                NORMALIZE=normalize_residuals,
+                # An error of float16 rounding has 0.6 u of the operands' root sum of squares, u = 2^-11;
+                # the difference of two scores 0.85 u: twice 3 u is seven of its standard deviations.
+                ROUNDING=3.0 * 2.0**-11,
+                # Below 2^-14 float16 keeps absolute, not relative precision: 2^-25 per value.
+                UNDERFLOW=2.0**-25 * 2.0 * dim**0.5,
+                BLOCK_N=_BLOCK_N,
+                BLOCK_K=_BLOCK_K,
+                BLOCK_D=64 if dim >= 64 else 32,
+                num_warps=8,
+                num_stages=3,
+            )
+    return codes_NL, flagged_N
+
+
+@triton.jit
+def _assign_kernel(
+    rows_ND,
+    centroids_KD,
+    half_squares_K,
+    labels_N,
+    best_N,
+    n_rows,
+    DIM: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    row_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+    live_n = row_n < n_rows
+    offset_d = tl.arange(0, BLOCK_D)
+    offset_k = tl.arange(0, BLOCK_K)
+    best_n = tl.full([BLOCK_N], float("-inf"), dtype=tl.float32)
+    label_n = tl.zeros([BLOCK_N], dtype=tl.int32)
+    for first_k in range(0, K, BLOCK_K):
+        code_k = first_k + offset_k
+        real_k = code_k < K
+        scores_nk = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
+        for first_d in range(0, DIM, BLOCK_D):
+            d = first_d + offset_d
+            real_d = d < DIM
+            x_nd = tl.load(
+                rows_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & real_d[None, :], other=0.0
+            )
+            c_kd = tl.load(
+                centroids_KD + code_k[:, None] * DIM + d[None, :], mask=real_k[:, None] & real_d[None, :], other=0.0
+            )
+            scores_nk = tl.dot(x_nd.to(tl.float16), tl.trans(c_kd), scores_nk)
+        half_k = tl.load(half_squares_K + code_k, mask=real_k, other=float("inf"))
+        scores_nk -= half_k[None, :]
+        top_n = tl.max(scores_nk, axis=1)
+        where_n = tl.argmax(scores_nk, axis=1, tie_break_left=True)
+        label_n = tl.where(top_n > best_n, where_n + first_k, label_n)
+        best_n = tl.maximum(best_n, top_n)
+    tl.store(labels_N + row_n, label_n, mask=live_n)
+    tl.store(best_N + row_n, best_n, mask=live_n)
+
+
+def assign_fused(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
+    """Label (N int32) of every row's nearest centroid by float16 products, and its x·c - ||c||²/2 (N float32)."""
+    n_rows, dim = rows_ND.shape
+    labels_N = torch.empty(n_rows, dtype=torch.int32, device=rows_ND.device)
+    best_N = torch.empty(n_rows, device=rows_ND.device)
+    with torch.cuda.device(rows_ND.device):
+        _assign_kernel[(triton.cdiv(n_rows, _BLOCK_N),)](
+            rows_ND,
+            centroids_KD.half(),
+            centroids_KD.square().sum(dim=1) / 2,
+            labels_N,
+            best_N,
+            n_rows,
+            DIM=dim,
+            K=centroids_KD.shape[0],
+            BLOCK_N=_BLOCK_N,
+            BLOCK_K=_BLOCK_K if centroids_KD.shape[0] > 128 else 128,
+            BLOCK_D=64 if dim >= 64 else 32,
+            num_warps=8,
+            num_stages=3,
+        )
+    return labels_N, best_N

@@ -1,0 +1,58 @@
+"""Work on tiles of rows with one thread per core, each doing whole operations alone.
+
+torch's own threads split every operation and meet after each; over hundreds of small operations a tile
+that costs more than it gives, the more so where NumPy, which has no such threads, does some of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+_lock = threading.Lock()
+_depth = 0
+_threads_outside = 1
+
+
+def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Sequence[slice]], None]) -> None:
+    """Call `work` with all slices of `step` rows: at once, or on the CPU in runs of neighbours, a thread each.
+
+    The slices are the same however many threads there are. An exception of any thread is raised here.
+    """
+    tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    threads = min(torch.get_num_threads(), len(tiles)) if device.type == "cpu" else 1
+    if threads <= 1:
+        work(tiles)
+        return
+    with _one_thread_per_operation():
+        bounds = [len(tiles) * index // threads for index in range(threads + 1)]
+        spans = [tiles[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+        list(_pool(threads).map(work, spans))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="semid-tiles")
+
+
+@contextmanager
+def _one_thread_per_operation() -> Iterator[None]:
+    """torch's number of threads is the process's: set aside while any caller is inside, then put back."""
+    global _depth, _threads_outside
+    with _lock:
+        if _depth == 0:
+            _threads_outside = torch.get_num_threads()
+            torch.set_num_threads(1)
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                torch.set_num_threads(_threads_outside)

@@ -1,0 +1,110 @@
+"""First centroids for Lloyd's iterations: greedy k-means++, and k-means|| where there are many clusters."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from semid_daemon.quantizer.clustering import assign
+from semid_daemon.quantizer.distance import full_float32_matmul
+
+# Seeding looks at so many rows per cluster, with so many candidates per draw: more of either does not lower
+# the loss that Lloyd's iterations and split-and-merge moves end at.
+_ROWS_PER_CLUSTER = 16
+_TRIALS = 3
+_SEQUENTIAL_CLUSTERS = 1024
+_ROUNDS = 5
+
+
+def seed_centroids(rows_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """K×D first centroids, by greedy k-means++ on a sample of the rows, or by k-means|| beyond 1,024 clusters."""
+    count, wanted = rows_ND.shape[0], _ROWS_PER_CLUSTER * n_clusters
+    if count > wanted:
+        picked = torch.randint(count, (wanted,), generator=generator).sort().values
+        rows_ND = rows_ND[picked.to(rows_ND.device)]
+    if n_clusters <= _SEQUENTIAL_CLUSTERS:
+        return greedy_kmeans_plus_plus(rows_ND, n_clusters, generator, _TRIALS)
+    return kmeans_parallel(rows_ND, n_clusters, generator)
+
+
+def kmeans_parallel(rows_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """K×D centroids by k-means|| (Bahmani et al. 2012): a few rounds that each draw many rows by D² sampling.
+
+    Each of five rounds draws about K/2 candidates at once from the distances to those before; k-means++ on
+    the candidates, weighted by the rows nearest to them, then leaves K.
+    """
+    count, device = rows_ND.shape[0], rows_ND.device
+    squares_N = rows_ND.square().sum(dim=1)
+    candidates_M = torch.randint(count, (1,), generator=generator).to(device)
+    nearest_N = torch.full_like(squares_N, torch.inf)
+    labels_N = torch.zeros(count, dtype=torch.int64, device=device)
+    drawn_M = candidates_M
+    for round_number in range(_ROUNDS + 1):
+        offset = candidates_M.numel() - drawn_M.numel()
+        new_labels_N, best_N = assign(rows_ND, rows_ND[drawn_M])
+        distances_N = (squares_N - 2 * best_N).clamp_min_(0)
+        nearer_N = distances_N < nearest_N
+        labels_N = torch.where(nearer_N, new_labels_N + offset, labels_N)
+        nearest_N = torch.where(nearer_N, distances_N, nearest_N)
+        nearest_N[drawn_M] = 0.0
+        total = nearest_N.sum(dtype=torch.float64)
+        if round_number == _ROUNDS or not total > 0:
+            break
+        shares_N = nearest_N.double() * (n_clusters / 2 / total)
+        drawn_M = (torch.rand(count, generator=generator, dtype=torch.float64).to(device) < shares_N).nonzero()[:, 0]
+        candidates_M = torch.cat([candidates_M, drawn_M])
+    if candidates_M.numel() < n_clusters:
+        more = torch.randperm(count, generator=generator)[: n_clusters - candidates_M.numel()].to(device)
+        return rows_ND[torch.cat([candidates_M, more])]
+    weights_M = torch.bincount(labels_N, minlength=candidates_M.numel()).to(rows_ND.dtype)
+    return greedy_kmeans_plus_plus(rows_ND[candidates_M], n_clusters, generator, 1, weights_M)
+
+
+def greedy_kmeans_plus_plus(
+    rows_ND: Tensor, n_clusters: int, generator: torch.Generator, trials: int, weights_N: Tensor | None = None
+) -> Tensor:
+    """K×D centroids, rows drawn by D² sampling, of `trials` candidates per draw the one that helps most.
+
+    Arthur & Vassilvitskii 2007 ("k-means++"), section 5; scikit-learn draws 2 + log K candidates. The running
+    minimum of the squared distances is kept, so the whole takes O(N K D trials). A row counts `weights_N` times
+    (once by default). `generator` is on the CPU. Fewer distinct rows than clusters: the rest repeat rows, with
+    a UserWarning.
+    """
+    count, device = rows_ND.shape[0], rows_ND.device
+    centred_ND = rows_ND - rows_ND.mean(dim=0)
+    squares_N = centred_ND.square().sum(dim=1)
+    noise_N = 8 * torch.finfo(rows_ND.dtype).eps * squares_N
+    uniforms_KT = torch.rand((n_clusters, trials), generator=generator, dtype=torch.float64)
+
+    def distances_to(candidates_T: Tensor) -> Tensor:
+        # A tall matrix times a thin one, which is what BLAS is fast at.
+        products_NT = centred_ND @ centred_ND[candidates_T].T
+        distances_NT = squares_N[:, None] + squares_N[candidates_T] - 2 * products_NT
+        # What rounding leaves between a row and its copies must not be drawn as if it were distance.
+        return torch.where(distances_NT <= noise_N[:, None] + noise_N[candidates_T], 0.0, distances_NT)
+
+    with full_float32_matmul(device):
+        chosen = [min(int(uniforms_KT[0, 0] * count), count - 1)]
+        nearest_N = distances_to(torch.tensor(chosen, device=device))[:, 0]
+        for drawn in range(1, n_clusters):
+            weighted_N = nearest_N if weights_N is None else nearest_N * weights_N
+            cumulative_N = weighted_N.cumsum(0, dtype=torch.float64)
+            total = float(cumulative_N[-1])
+            if total <= 0.0:
+                warnings.warn(
+                    f"only {drawn} distinct rows for {n_clusters} centroids: the others repeat rows and stay dead",
+                    stacklevel=3,
+                )
+                chosen += (uniforms_KT[drawn:, 0] * count).long().clamp_max(count - 1).tolist()
+                break
+            targets_T = (uniforms_KT[drawn] * total).clamp_max(math.nextafter(total, 0)).to(device)
+            candidates_T = torch.searchsorted(cumulative_N, targets_T, right=True)
+            nearer_NT = torch.minimum(distances_to(candidates_T), nearest_N[:, None])
+            potentials_T = nearer_NT.sum(dim=0) if weights_N is None else weights_N @ nearer_NT
+            best = int(potentials_T.argmin())
+            nearest_N = nearer_NT[:, best].contiguous()
+            chosen.append(int(candidates_T[best]))
+    return rows_ND[torch.tensor(chosen, device=device)]

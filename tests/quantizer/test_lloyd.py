@@ -1,0 +1,220 @@
+"""The default trainer: hand-worked cases, moves that free it from bad minima, dead codes revived, hard data."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from semid_daemon.quantizer import Encoder, LloydTrainer
+from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.seeding import greedy_kmeans_plus_plus, kmeans_parallel, seed_centroids
+from semid_daemon.quantizer.splitting import split_and_merge
+from semid_daemon.records import Codebooks, FloatArray, TrainingStep
+from semid_daemon.store.health import layer_health
+
+CPU = torch.device("cpu")
+DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def trained(
+    rows_ND: FloatArray, layers: int, size: int, normalize: bool, device: torch.device = CPU, seed: int = 42
+) -> tuple[Codebooks, list[TrainingStep]]:
+    trainer = LloydTrainer(
+        n_layers=layers,
+        n_clusters=size,
+        normalize_residuals=normalize,
+        seed=seed,
+        device=device,
+        iterations=100,
+        tolerance=1e-4,
+    )
+    steps = list(trainer.train(rows_ND))
+    return trainer.codebooks, steps
+
+
+def inertia(rows_ND: Tensor, centroids_KD: Tensor) -> float:
+    return float(torch.cdist(rows_ND.double(), centroids_KD.double()).square().amin(dim=1).sum())
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_four_points_worked_by_hand(device: torch.device):
+    rows_ND = np.array([[-11.0], [-9.0], [9.0], [11.0]], dtype=np.float32)
+    codebooks, steps = trained(rows_ND, 2, 2, False, device)
+    np.testing.assert_allclose(np.sort(codebooks.centroids_LKD[..., 0], axis=1), [[-10, 10], [-1, 1]], atol=1e-5)
+    last = {step.layer: step.loss for step in steps}
+    assert last[0] == pytest.approx(1.0, abs=1e-3)
+    assert last[1] == pytest.approx(0.0, abs=1e-3)
+    assert [step.step for step in steps] == list(range(1, len(steps) + 1))
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_assignment_and_sums(device: torch.device):
+    rows_ND = torch.randn(500, 17, generator=generator()).to(device)
+    centroids_KD = rows_ND[:23] + 0.1
+    labels_N, best_N = assign(rows_ND, centroids_KD)
+    distances_NK = torch.cdist(rows_ND.double(), centroids_KD.double()).square()
+    tolerance = 1e-4 if device == CPU else 0.05  # float16 products on CUDA
+    chosen_N = distances_NK.gather(1, labels_N[:, None])[:, 0]
+    assert (chosen_N - distances_NK.amin(dim=1)).max() < tolerance
+    torch.testing.assert_close(
+        rows_ND.square().sum(dim=1) - 2 * best_N, chosen_N.float(), atol=tolerance, rtol=tolerance
+    )
+    sums_KD, counts_K = cluster_sums(rows_ND, labels_N, 23)
+    expected_KD = torch.zeros(23, 17, dtype=torch.float64, device=device).index_add_(0, labels_N, rows_ND.double())
+    torch.testing.assert_close(sums_KD.double(), expected_KD, atol=1e-4, rtol=1e-4)
+    assert counts_K.tolist() == torch.bincount(labels_N, minlength=23).tolist()
+
+
+def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular):
+    """Codebooks are the means of the rows that their own encoding gives them."""
+    _, rows_ND = popular
+    codebooks, steps = trained(rows_ND, 3, 64, True)
+    for layer in range(3):
+        losses = [step.loss for step in steps if step.layer == layer]
+        assert losses[-1] < losses[0]
+        rises = [later - earlier for earlier, later in zip(losses, losses[1:], strict=False)]
+        assert max(rises) < 1e-6
+    codes_NL = Encoder(codebooks, CPU).encode(rows_ND)
+    residual_ND = rows_ND.astype(np.float64)
+    for centroids_KD, codes_N in zip(codebooks.centroids_LKD, codes_NL.T, strict=True):
+        residual_ND /= np.linalg.norm(residual_ND, axis=1, keepdims=True)
+        means_KD = np.stack([residual_ND[codes_N == code].mean(axis=0) for code in range(64)])
+        assert np.abs(means_KD - centroids_KD).max() < 0.05  # converged to 1e-4 of the loss, not to the end
+        residual_ND -= centroids_KD[codes_N]
+
+
+def test_real_embeddings_use_every_code(popular):
+    _, rows_ND = popular
+    codebooks, _ = trained(rows_ND, 3, 256, True)
+    codes_NL = Encoder(codebooks, CPU).encode(rows_ND)
+    health = layer_health(np.stack([np.bincount(codes_N, minlength=256) for codes_N in codes_NL.T]))
+    assert [layer.dead_codes for layer in health] == [0, 0, 0]
+    assert min(layer.perplexity for layer in health) > 180
+    assert len(np.unique(codes_NL, axis=0)) / len(codes_NL) > 0.96
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_the_same_seed_gives_the_same_codebooks(device: torch.device):
+    rows_ND = np.random.default_rng(0).normal(size=(3000, 24)).astype(np.float32)
+    one, _ = trained(rows_ND, 2, 32, True, device)
+    other, _ = trained(rows_ND.copy(), 2, 32, True, device)
+    np.testing.assert_array_equal(one.centroids_LKD, other.centroids_LKD)
+    another_seed, _ = trained(rows_ND, 2, 32, True, device, seed=7)
+    assert not np.array_equal(one.centroids_LKD, another_seed.centroids_LKD)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_moves_free_a_bad_start(device: torch.device):
+    """Three far groups; two centroids share one, one sits between the other two: no Lloyd iteration helps."""
+    random = np.random.default_rng(1)
+    groups = [[0.0, 0.0], [100.0, 0.0], [110.0, 0.0]]
+    rows_ND = torch.from_numpy(
+        np.concatenate([np.array(group) + random.normal(size=(50, 2)) for group in groups]).astype(np.float32)
+    ).to(device)
+    stuck_KD = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [105.0, 0.0]], device=device)
+    labels_N, _ = assign(rows_ND, stuck_KD)
+    moved_KD, moves = split_and_merge(rows_ND, labels_N, stuck_KD, generator(), 3)
+    assert moves == 1
+    assert inertia(rows_ND, moved_KD) < 0.1 * inertia(rows_ND, stuck_KD)
+    np.testing.assert_allclose(np.sort(moved_KD[:, 0].cpu().numpy()), [0, 100, 110], atol=1)
+    labels_N, _ = assign(rows_ND, moved_KD)
+    assert split_and_merge(rows_ND, labels_N, moved_KD, generator(), 3)[1] == 0
+
+
+def test_moves_never_raise_the_loss():
+    for seed in range(10):
+        rows_ND = torch.randn(400, 6, generator=generator(seed))
+        centroids_KD = rows_ND[:40]
+        labels_N, _ = assign(rows_ND, centroids_KD)
+        sums_KD, counts_K = cluster_sums(rows_ND, labels_N, 40)
+        before = inertia(rows_ND, sums_KD / counts_K.clamp_min(1)[:, None])
+        moved_KD, moves = split_and_merge(rows_ND, labels_N, centroids_KD, generator(seed), 10)
+        assert moves > 0
+        assert inertia(rows_ND, moved_KD) < before
+
+
+def test_dead_codes_are_revived():
+    rows_ND = torch.randn(300, 4, generator=generator())
+    dead_KD = torch.full((8, 4), 1000.0)
+    centroids_KD = torch.cat([rows_ND[:8], dead_KD])
+    labels_N, _ = assign(rows_ND, centroids_KD)
+    moved_KD, moves = split_and_merge(rows_ND, labels_N, centroids_KD, generator(), 8)
+    labels_N, _ = assign(rows_ND, moved_KD)
+    assert moves == 8
+    assert len(labels_N.unique()) == 16
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("dim", [1, 5])
+def test_fewer_distinct_rows_than_codes_end_with_a_warning(dim: int, normalize: bool):
+    rows_ND = np.repeat(np.random.default_rng(0).normal(size=(5, dim)), 20, axis=0).astype(np.float32)
+    with pytest.warns(UserWarning, match="distinct rows"):
+        codebooks, steps = trained(rows_ND, 2, 8, normalize)
+    assert np.isfinite(codebooks.centroids_LKD).all()
+    assert len(steps) < 60
+    codes_NL = Encoder(codebooks, CPU).encode(rows_ND)
+    assert len(np.unique(codes_NL, axis=0)) <= 5
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_constant_data(value: float):
+    rows_ND = np.full((50, 3), value, dtype=np.float32)
+    with pytest.warns(UserWarning, match="only 1 distinct rows"):
+        codebooks, _ = trained(rows_ND, 2, 4, True)
+    assert np.isfinite(codebooks.centroids_LKD).all()
+    assert len(np.unique(Encoder(codebooks, CPU).encode(rows_ND), axis=0)) == 1
+
+
+def test_too_few_rows():
+    with pytest.raises(ValueError, match="3 rows for 4 clusters"):
+        trained(np.ones((3, 2), dtype=np.float32), 1, 4, True)
+
+
+def test_no_codebooks_before_training_has_ended():
+    trainer = LloydTrainer(
+        n_layers=1, n_clusters=2, normalize_residuals=True, seed=0, device=CPU, iterations=5, tolerance=0.0
+    )
+    next(iter(trainer.train(np.eye(4, dtype=np.float32))))
+    with pytest.raises(RuntimeError):
+        _ = trainer.codebooks
+
+
+def test_seeds_are_rows_and_spread():
+    centres_KD = 20 * torch.randn(50, 8, generator=generator(1))
+    rows_ND = centres_KD.repeat_interleave(40, dim=0) + torch.randn(2000, 8, generator=generator())
+    random_KD = rows_ND[torch.randperm(2000, generator=generator())[:50]]
+    for seeds_KD in (
+        greedy_kmeans_plus_plus(rows_ND, 50, generator(), 3),
+        kmeans_parallel(rows_ND, 50, generator()),
+        seed_centroids(rows_ND, 50, generator()),
+    ):
+        assert seeds_KD.shape == (50, 8)
+        assert inertia(seeds_KD, rows_ND) < 1e-6
+        assert len(seeds_KD.unique(dim=0)) == 50
+        assert inertia(rows_ND, seeds_KD) < 0.5 * inertia(rows_ND, random_KD)
+
+
+def test_copies_are_not_drawn_while_other_rows_remain():
+    """Distances between copies are rounding noise; drawn as if real they would waste centroids."""
+    distinct_ND = 1000 + torch.randn(20, 64, generator=generator())
+    rows_ND = distinct_ND.repeat(50, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seeds_KD = greedy_kmeans_plus_plus(rows_ND, 20, generator(), 3)
+    assert len(seeds_KD.unique(dim=0)) == 20
+
+
+def test_many_clusters_start_from_kmeans_parallel():
+    rows_ND = torch.randn(20_000, 4, generator=generator())
+    seeds_KD = seed_centroids(rows_ND, 1500, generator())
+    assert len(seeds_KD.unique(dim=0)) == 1500
+    random_KD = rows_ND[torch.randperm(20_000, generator=generator())[:1500]]
+    assert inertia(rows_ND, seeds_KD) < 0.9 * inertia(rows_ND, random_KD)
