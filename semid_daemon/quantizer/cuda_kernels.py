@@ -14,16 +14,51 @@ from torch import Tensor
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
-_BLOCK_N, _BLOCK_K = 128, 256
+_BLOCK_N, _BLOCK_K, _STAGES = 128, 256, 4
+_WIDE_DIM = 1024  # from here on the products outweigh what follows them, and larger tiles pay
+_CHUNK_BYTES = 1 << 28  # of float16 rows at a time
+
+
+@triton.jit
+def _narrow_kernel(
+    rows_ND,
+    weights_LD,
+    rows16_ND,
+    squares_N,
+    weighted_NL,
+    n_rows,
+    L: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    row_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+    live_n = row_n < n_rows
+    for layer in tl.static_range(L):
+        square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+        weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+        for first_d in range(0, DIM, BLOCK_D):
+            d = first_d + tl.arange(0, BLOCK_D)
+            real_nd = live_n[:, None] & (d < DIM)[None, :]
+            x_nd = tl.load(rows_ND + row_n[:, None] * DIM + d[None, :], mask=real_nd, other=0.0)
+            w_d = tl.load(weights_LD + layer * DIM + d, mask=d < DIM, other=0.0)
+            weighted_n += tl.sum(x_nd * x_nd * w_d[None, :], axis=1)
+            if layer == 0:
+                square_n += tl.sum(x_nd * x_nd, axis=1)
+                tl.store(rows16_ND + row_n[:, None] * DIM + d[None, :], x_nd.to(tl.float16), mask=real_nd)
+        tl.store(weighted_NL + row_n * L + layer, weighted_n, mask=live_n)
+        if layer == 0:
+            tl.store(squares_N + row_n, square_n, mask=live_n)
 
 
 @triton.jit
 def _encode_kernel(
-    rows_ND,
+    rows16_ND,
+    squares_N,
+    weighted_NL,
     centroids_LKD,
     half_squares_LK,
     tables_PKK,
-    weights_LD,
     reach_L,
     spread_L,
     codes_NL,
@@ -47,41 +82,30 @@ def _encode_kernel(
     offset_k = tl.arange(0, BLOCK_K)
 
     flag_n = tl.zeros([BLOCK_N], dtype=tl.int1)
-    scale_n = tl.full([BLOCK_N], 1.0, dtype=tl.float32)
-    scale_error_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+    square_n = tl.load(squares_N + row_n, mask=live_n, other=0.0)
+    scale_n = tl.sqrt(square_n) if NORMALIZE else tl.full([BLOCK_N], 1.0, dtype=tl.float32)
+    scale_error_n = tl.full([BLOCK_N], 8 * EPS if NORMALIZE else 0.0, dtype=tl.float32)
     table_drift_n = tl.zeros([BLOCK_N], dtype=tl.float32)
     for layer in range(L):
         best_n = tl.full([BLOCK_N], float("-inf"), dtype=tl.float32)
         second_n = tl.full([BLOCK_N], float("-inf"), dtype=tl.float32)
         code_n = tl.zeros([BLOCK_N], dtype=tl.int32)
-        square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
-        weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
         for first_k in range(0, K, BLOCK_K):
             code_k = first_k + offset_k
             real_k = code_k < K
             scores_nk = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
-            square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
-            weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
             for first_d in range(0, DIM, BLOCK_D):
                 d = first_d + offset_d
                 real_d = d < DIM
                 x_nd = tl.load(
-                    rows_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & real_d[None, :], other=0.0
+                    rows16_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & real_d[None, :], other=0.0
                 )
                 c_kd = tl.load(
                     centroids_LKD + (layer * K + code_k)[:, None] * DIM + d[None, :],
                     mask=real_k[:, None] & real_d[None, :],
                     other=0.0,
                 )
-                w_d = tl.load(weights_LD + layer * DIM + d, mask=real_d, other=0.0)
-                x2_nd = x_nd * x_nd
-                square_n += tl.sum(x2_nd, axis=1)
-                weighted_n += tl.sum(x2_nd * w_d[None, :], axis=1)
-                scores_nk = tl.dot(x_nd.to(tl.float16), tl.trans(c_kd), scores_nk)
-            if layer == 0:  # noqa: SIM102 - NORMALIZE is decided by the compiler, layer is not
-                if NORMALIZE:
-                    scale_n = tl.sqrt(square_n)
-                    scale_error_n = tl.full([BLOCK_N], 8 * EPS, dtype=tl.float32)
+                scores_nk = tl.dot(x_nd, tl.trans(c_kd), scores_nk)
             for earlier in range(layer):
                 chosen_n = tl.load(codes_NL + row_n * L + earlier, mask=live_n, other=0)
                 factor_n = tl.load(scales_NL + row_n * L + earlier, mask=live_n, other=0.0)
@@ -106,6 +130,7 @@ def _encode_kernel(
         # The bound of `encoding._Guard`, with float16's rounding for a float32 dot product's.
         reach = tl.load(reach_L + layer)
         spread = tl.load(spread_L + layer)
+        weighted_n = tl.load(weighted_NL + row_n * L + layer, mask=live_n, other=0.0)
         dot_error_n = ROUNDING * tl.sqrt(weighted_n) + UNDERFLOW * (reach + tl.sqrt(square_n))
         bound_n = (
             2 * (dot_error_n + table_drift_n * reach)
@@ -142,23 +167,44 @@ def encode_fused(
     """
     n_rows, dim = rows_ND.shape
     n_layers, n_codes = half_squares_LK.shape
-    codes_NL = torch.empty((n_rows, n_layers), dtype=torch.int32, device=rows_ND.device)
-    flagged_N = torch.empty(n_rows, dtype=torch.bool, device=rows_ND.device)
-    if n_rows:
-        scales_NL = torch.empty((n_rows, n_layers), device=rows_ND.device)
-        with torch.cuda.device(rows_ND.device):
-            _encode_kernel[(triton.cdiv(n_rows, _BLOCK_N),)](
-                rows_ND,
+    device = rows_ND.device
+    codes_NL = torch.empty((n_rows, n_layers), dtype=torch.int32, device=device)
+    flagged_N = torch.empty(n_rows, dtype=torch.bool, device=device)
+    step = max(1024, _CHUNK_BYTES // (2 * dim))
+    rows16_ND = torch.empty((min(step, n_rows), dim), dtype=torch.float16, device=device)
+    squares_N = torch.empty(rows16_ND.shape[0], device=device)
+    weighted_NL, scales_NL = torch.empty((2, rows16_ND.shape[0], n_layers), device=device)
+    block_n = 128 if dim > _WIDE_DIM else 64
+    with torch.cuda.device(device):
+        for start in range(0, n_rows, step):
+            chunk = slice(start, min(start + step, n_rows))
+            rows = chunk.stop - chunk.start
+            _narrow_kernel[(triton.cdiv(rows, 16),)](
+                rows_ND[chunk],
+                weights_LD,
+                rows16_ND,
+                squares_N,
+                weighted_NL,
+                rows,
+                L=n_layers,
+                DIM=dim,
+                BLOCK_N=16,
+                BLOCK_D=min(256, triton.next_power_of_2(dim)),
+                num_warps=4,
+            )
+            _encode_kernel[(triton.cdiv(rows, block_n),)](
+                rows16_ND,
+                squares_N,
+                weighted_NL,
                 centroids16_LKD,
                 half_squares_LK,
                 tables_PKK,
-                weights_LD,
                 reach_L,
                 spread_L,
-                codes_NL,
+                codes_NL[chunk],
                 scales_NL,
-                flagged_N,
-                n_rows,
+                flagged_N[chunk],
+                rows,
                 L=n_layers,
                 DIM=dim,
                 K=n_codes,
@@ -168,11 +214,11 @@ def encode_fused(
                 ROUNDING=3.0 * 2.0**-11,
                 # Below 2^-14 float16 keeps absolute, not relative precision: 2^-25 per value.
                 UNDERFLOW=2.0**-25 * 2.0 * dim**0.5,
-                BLOCK_N=_BLOCK_N,
+                BLOCK_N=block_n,
                 BLOCK_K=_BLOCK_K,
                 BLOCK_D=64 if dim >= 64 else 32,
                 num_warps=8,
-                num_stages=3,
+                num_stages=_STAGES,
             )
     return codes_NL, flagged_N
 

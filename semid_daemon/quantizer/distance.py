@@ -87,6 +87,11 @@ def full_float32_matmul(device: torch.device) -> Iterator[None]:
         cuda.fp32_precision, cpu.fp32_precision = before
 
 
+def precise(device: torch.device) -> torch.dtype:
+    """The dtype to add up many float32 values in, so that every device rounds to the same sum."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _scores(x_ND: Tensor, y_KD: Tensor) -> Tensor:
     """‖y‖² - 2 x·y, N×K: the squared distances less ‖x‖² of each row."""
     with full_float32_matmul(x_ND.device):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from semid_daemon.quantizer.distance import DistanceFunction
+from semid_daemon.quantizer.distance import DistanceFunction, precise
 from semid_daemon.quantizer.initializers import Initializer
 from semid_daemon.quantizer.losses import WeightedSquaredError
 
@@ -177,11 +177,14 @@ class MiniBatchKMeans(nn.Module):
         counts_K = assignments_N.bincount(minlength=self.n_clusters)
         self.cluster_counts += counts_K
         present_P = counts_K.nonzero()[:, 0]
-        sums_KD = torch.zeros_like(self.centroids, requires_grad=False)
-        sums_KD.index_add_(0, assignments_N, batch_ND)
+        # In float64, so that the order in which a device adds up does not show in the means.
+        wide_ND = batch_ND.to(precise(batch_ND.device))
+        sums_KD = torch.zeros(self.centroids.shape, dtype=wide_ND.dtype, device=wide_ND.device)
+        sums_KD.index_add_(0, assignments_N, wide_ND)
         counts_P = counts_K[present_P].to(batch_ND.dtype)
         weights_P = counts_P / self.cluster_counts[present_P].to(batch_ND.dtype)
-        return present_P, sums_KD[present_P] / counts_P[:, None], weights_P
+        means_PD = sums_KD[present_P] / counts_P[:, None]
+        return present_P, means_PD.to(batch_ND.dtype), weights_P
 
     def _still_loss(self, value: Tensor | float) -> Tensor:
         """A loss of that value that can be followed like any other, to no effect."""

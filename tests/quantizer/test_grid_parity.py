@@ -89,6 +89,33 @@ def is_tie(golden: Golden, row: int, codes_L: np.ndarray) -> bool:
     raise AssertionError("the codes do not differ")
 
 
+def watch_unsteady_clusters(model: ResidualQuantization) -> list[set[int]]:
+    """Collects, per layer, the clusters given a row that is nothing but rounding, normalized to length 1.
+
+    A row that is its own centroid leaves zero, or the last bit of a subtraction, which differs from
+    device to device; normalized, that bit is a direction. GRID's files were made on a CPU.
+    """
+    unsteady: list[set[int]] = [set() for _ in model.layers]
+    left_over: dict[int, Tensor] = {}
+
+    def watch(index: int, layer: MiniBatchKMeans) -> None:
+        forward = layer.forward
+
+        def watched(batch_ND: Tensor) -> Tensor:
+            codes_N = forward(batch_ND)
+            if index - 1 in left_over:
+                noise_N = left_over[index - 1].norm(dim=1) <= 8 * torch.finfo(torch.float32).eps
+                unsteady[index].update(codes_N[noise_N].tolist())
+            left_over[index] = batch_ND - layer.centroids.detach()[codes_N]
+            return codes_N
+
+        layer.forward = watched  # type: ignore[method-assign]
+
+    for index, layer in enumerate(model.layers):
+        watch(index, layer)
+    return unsteady
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("update_manually", [False, True])
 @pytest.mark.parametrize("name", ["grid_tiny_norm1", "grid_tiny_norm0", "grid_real"])
@@ -96,6 +123,7 @@ def test_training_and_codes_are_those_of_grid(name: str, update_manually: bool, 
     golden = load(name)
     model = golden.model(update_manually).to(device)
 
+    unsteady = watch_unsteady_clusters(model)
     losses, current_layer = [], []
     for step in train(model, cycle(golden.batches), golden.max_steps):
         losses.append(step.loss)
@@ -103,11 +131,21 @@ def test_training_and_codes_are_those_of_grid(name: str, update_manually: bool, 
 
     np.testing.assert_array_equal(current_layer, golden.arrays["current_layer"])
     np.testing.assert_allclose(losses, golden.arrays["losses"], rtol=1e-4)
-    for layer, centroids_KD, counts_K in zip(
-        model.layers, golden.arrays["centroids"], golden.arrays["cluster_counts"], strict=True
+    below = 0.0
+    for layer, centroids_KD, counts_K, unsteady_K in zip(
+        model.layers, golden.arrays["centroids"], golden.arrays["cluster_counts"], unsteady, strict=True
     ):
         np.testing.assert_array_equal(layer.cluster_counts.cpu().numpy(), counts_K)
-        np.testing.assert_allclose(layer.centroids.detach().cpu().numpy(), centroids_KD, rtol=0, atol=1e-5)
+        errors_K = np.abs(layer.centroids.detach().cpu().numpy() - centroids_KD).max(axis=1)
+        if device == "cpu":
+            assert errors_K.max() <= 1e-5
+            continue
+        # Elsewhere an unsteady cluster may be off by its rounding rows' share, and what is left over by as much.
+        steady_K = np.setdiff1d(np.arange(len(counts_K)), list(unsteady_K))
+        assert errors_K[steady_K].max() <= 1e-5 + 4 * below
+        assert len(steady_K) >= len(counts_K) - 2
+        below = max(below, errors_K.max())
+        assert below <= 1e-4
 
     codes_NL = model.predict_step(golden.embeddings_ND.to(device)).predictions.cpu().numpy()
     differing = np.flatnonzero((codes_NL != golden.arrays["semantic_ids"]).any(axis=1))
