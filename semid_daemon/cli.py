@@ -41,6 +41,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 class _Group(click.Group):
     """Turns SemidError into one line on stderr and its exit status; --debug shows the traceback."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        _open_standard_streams()
+        return super().main(*arguments, **options)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
@@ -53,6 +57,15 @@ class _Group(click.Group):
             # Whoever read our output has seen enough; Python would complain once more while it shuts down.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Where stdin, stdout or stderr came closed, give their numbers to nothing else: never to the database."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 @click.group(cls=_Group, context_settings=CONTEXT)
@@ -69,6 +82,8 @@ def main(debug: bool) -> None:
     semid run           work on what is dropped into it
     semid status        how it is doing
     semid lookup ITEM   which ID an item has
+    semid retry FILE    try a deferred or rejected file again
+    semid doctor        check everything
     """
 
 
@@ -125,14 +140,14 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
 
     make_directories(config)
     stop = threading.Event()
-    with hold_state(config.state_dir), _stop_signals(stop):
+    with hold_state(config.state_dir) as lock, _stop_signals(stop):
         progress = start_logging(quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.service import Service
         from semid_daemon.store.writer import Writer
 
         with Writer(config.database) as writer:
-            outcome = Service(config, writer, progress, stop).run(once=once)
+            outcome = Service(config, writer, progress, stop, lock, once=once).run()
     if not once:
         return 0
     if outcome.missing_rows:
@@ -193,6 +208,7 @@ def _status_text(status: Status) -> str:
         lines.append(
             f"items       {status.items:,}, unique rate {status.unique_rate:.4f},"
             f" singleton rate {status.singleton_rate:.4f}, largest bucket {status.max_bucket}"
+            + (f", {status.exact_duplicates:,} exact duplicates" if status.exact_duplicates else "")
         )
     for layer in status.layers:
         lines.append(
@@ -248,6 +264,107 @@ def item_text(item: Item) -> str:
 def shown(text: str) -> str:
     """Text from outside, made safe for a terminal: control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@main.command()
+@config_option
+@click.argument("names", nargs=-1, metavar="[FILE]...")
+@click.option("--all", "everything", is_flag=True, help="Every deferred and every rejected file.")
+def retry(config_path: Path | None, names: tuple[str, ...], everything: bool) -> None:
+    """Try deferred and rejected files again, at once.
+
+    FILE is a name as the `files` view shows it, or a path in the drop directory or among the rejected files.
+    A rejected file is moved back to the drop directory. Asks the daemon; while it is down, the command waits
+    for it.
+    """
+    if bool(names) == everything:
+        raise click.UsageError("give files, or --all")
+    config = load_config(find_config(config_path))
+    _ask(config, "retry", {"all": True} if everything else {"files": [_dropped_name(config, n) for n in names]})
+
+
+def _dropped_name(config: Config, given: str) -> str:
+    """A name below the drop directory, from a path there or among the rejected files."""
+    path = Path(os.path.abspath(given))
+    for directory in (config.drop_dir, config.rejected_dir):
+        if path.is_relative_to(directory.absolute()):
+            return str(path.relative_to(directory.absolute()))
+    return given
+
+
+@main.command()
+@config_option
+def rescan(config_path: Path | None) -> None:
+    """Have the daemon look at the drop directory at once, and at everything in it anew.
+
+    Hardly ever needed: it looks by itself when something changes, and every `drop.rescan_s` seconds.
+    Forgets the pauses of files that the machine refused. While the daemon is down, the command waits for it.
+    """
+    _ask(load_config(find_config(config_path)), "rescan", {})
+
+
+def _ask(config: Config, command: str, arguments: dict[str, Any]) -> None:
+    """Put a command in the daemon's way, wait briefly for its answer, and print it."""
+    from semid_daemon.commands import answer_of, submit
+
+    name = submit(config.commands_dir, command, arguments)
+    answered = answer_of(config.database, name)
+    if answered is None:
+        click.echo(f"semid: the daemon does not answer; the command waits for it in {config.commands_dir}", err=True)
+        return
+    state, answer = answered
+    click.echo(shown(answer))
+    if state == "failed":
+        sys.exit(1)
+
+
+@main.command()
+@config_option
+@json_option
+def doctor(config_path: Path | None, as_json: bool) -> None:
+    """Check everything, change nothing, and say what to do.
+
+    The database's integrity, every count in it against the rows themselves, the codebooks' fingerprints,
+    directories and permissions, free space, watch limits, the device. Reads the whole database; the daemon may
+    run meanwhile. With --json a list of objects: level, check, message, remedy.
+
+    \b
+    Exit status:
+      0   nothing worse than a warning
+      1   some error was found
+    """
+    from semid_daemon.doctor import examine
+
+    config = load_config(find_config(config_path))
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:<8} {finding.check:<12} {shown(finding.message)}")
+            if finding.remedy:
+                click.echo(f"{'':<21} {finding.remedy}")
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@config_option
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def backup(config_path: Path | None, target: Path) -> None:
+    """Write the database, the codebooks and semid.toml to FILE, a tar archive, while the daemon runs.
+
+    \b
+    To restore: stop the daemon, empty the state directory, then
+      tar -xf FILE -C STATE_DIRECTORY
+    Files that were finished after the backup have to be moved from done/ back to the drop directory.
+    """
+    from semid_daemon.backup import make_backup
+
+    path = find_config(config_path)
+    size_bytes = make_backup(load_config(path), path, target)
+    click.echo(f"{target}: {size_bytes / 2**20:,.1f} MB", err=True)
 
 
 @main.command()

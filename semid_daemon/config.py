@@ -47,6 +47,8 @@ class Quantizer(_Section, frozen=True):
     layers: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     codebook_size: Annotated[int, msgspec.Meta(ge=2, le=65_536)] = 256
     normalize_residuals: bool = True
+    balanced: bool = False
+    beam_width: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     seed: NonNegative = 42
     device: Device = "auto"
 
@@ -57,7 +59,7 @@ class Training(_Section, frozen=True):
     trainer: Literal["lloyd", "grid"] = "lloyd"
     min_rows: Positive = 3072
     max_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 2048
-    iterations: Positive = 50
+    iterations: Positive = 100
     tolerance: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 1e-4
     grid_steps: Positive = 30
     grid_batch_rows: Positive = 2048
@@ -68,6 +70,12 @@ class Ingest(_Section, frozen=True):
     """How rows are committed."""
 
     chunk_rows: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 8192
+    on_existing: Literal["keep", "replace"] = "keep"
+    on_zero: Literal["reject", "encode"] = "reject"
+    fairness: Literal["turns", "order"] = "turns"
+    retry_s: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 5.0
+    watchdog_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
+    max_wal_mb: Annotated[int, msgspec.Meta(ge=16)] = 1024
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -103,6 +111,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def codebooks_dir(self) -> Path:
         return self.state_dir / "codebooks"
+
+    @property
+    def in_hand(self) -> Path:
+        return self.state_dir / "in-hand"
 
     @property
     def commands_dir(self) -> Path:
@@ -204,6 +216,8 @@ rescan_s = 30            # the directory is scanned this often even when nothing
 layers = 3               # codes per semantic ID
 codebook_size = 256      # centroids per layer
 normalize_residuals = true   # L2-normalize every layer's input (the first layer's too)
+balanced = false         # even buckets, at the price of a higher error and of slower encoding
+beam_width = 1           # partial codes kept while a row's are searched; more is better and slower
 seed = 42
 device = "auto"          # "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA where there is one
 
@@ -211,7 +225,7 @@ device = "auto"          # "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" take
 trainer = "lloyd"        # "lloyd", or "grid" for the mini-batch schedule of GRID's rkmeans_train_flat
 min_rows = 3072          # rows to gather before the first training
 max_memory_mb = 2048     # training rows are a sample no larger than this
-iterations = 50          # lloyd: at most so many per layer
+iterations = 100         # lloyd: at most so many per layer and run
 tolerance = 1e-4         # lloyd: a layer is done when its loss falls by less than this share
 grid_steps = 30          # grid: steps in all, shared out over the layers
 grid_batch_rows = 2048   # grid: rows per step
@@ -219,4 +233,10 @@ grid_init_buffer_size = 3072   # grid: rows that k-means++ draws a layer's first
 
 [ingest]
 chunk_rows = 8192        # rows per transaction
+on_existing = "keep"     # an item that has an ID: "keep" it for ever, or "replace" it by that of its newest row
+on_zero = "reject"       # vectors of zeros: "reject" the row, or "encode" it like any other; counted either way
+fairness = "turns"       # "turns": small files do not wait for a huge one to end; "order": first come, first served
+retry_s = 5              # pause after the machine's first fault with a file; doubled each time, an hour at most
+watchdog_s = 600         # end the daemon when the device computes on one chunk for longer than this; 0 never
+max_wal_mb = 1024        # wait for readers to end when they let the write-ahead log grow beyond this
 """

@@ -25,19 +25,21 @@ class PlainProgress:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._told = now()
         self._log = logging.getLogger("semid")
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "rows") -> Iterator[Advance]:
-        started = told = self._now()
+        started = self._now()
         done = 0
 
         def advance(amount: int) -> None:
-            nonlocal done, told
+            nonlocal done
             done += amount
             now = self._now()
-            if now - told >= _PLAIN_INTERVAL_S:
-                told = now
+            # Said once per interval, whatever the number of tasks.
+            if now - self._told >= _PLAIN_INTERVAL_S and now > started:
+                self._told = now
                 rate = done / (now - started)
                 eta = f", {(total - done) / rate:,.0f} s left" if total > done and rate > 0 else ""
                 self._log.info(
@@ -89,7 +91,7 @@ def start_logging(*, quiet: bool = False) -> Progress:
     """Send log lines to stderr and choose the kind of progress: a bar when stderr is a terminal."""
     level = logging.WARNING if quiet else logging.INFO
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         from rich.logging import RichHandler
 
         terminal = TerminalProgress()

@@ -1,8 +1,8 @@
 """What can go wrong, as few kinds as callers tell apart.
 
 A bad *file* is data: `BadFileError` becomes a reason in the ledger. A bad *machine* (disk,
-device, permissions) stays the exception it is and propagates. Every message says what
-happened, to which file or key, and what to do.
+device, permissions) is for now: OSError, MemoryError and MachineError are tried again later.
+Every message says what happened, to which file or key, and what to do.
 """
 
 
@@ -19,7 +19,7 @@ class ConfigError(SemidError):
 
 
 class StateLockedError(SemidError):
-    """Another daemon holds the state directory (EX_TEMPFAIL)."""
+    """Another daemon holds, or may hold, the state directory (EX_TEMPFAIL)."""
 
     exit_code = 75
 
@@ -30,6 +30,14 @@ class StoreError(SemidError):
 
 class CodebookError(SemidError):
     """A codebook file is missing, damaged, or not the one its fingerprint names."""
+
+
+class MachineError(SemidError):
+    """The machine cannot just now: no space, an I/O error, a lock held by others, memory. Tried again later."""
+
+
+class DeviceError(SemidError):
+    """The device failed in the middle of its work; the process has to be started anew."""
 
 
 class BadFileError(SemidError):

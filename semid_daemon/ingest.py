@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from semid_daemon.config import Ingest
 from semid_daemon.drop.reading import OpenFile, digest_of, open_drop_file, signature_text
-from semid_daemon.errors import BadFileError
+from semid_daemon.errors import BadFileError, DeviceError, IncompleteFileError, MachineError
+from semid_daemon.failpoints import failpoint
 from semid_daemon.formats import EmbeddingSource, open_source
+from semid_daemon.in_hand import InHand
 from semid_daemon.quantizer import Encoder
-from semid_daemon.records import DropFile, EmbeddingBatch
+from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
+from semid_daemon.store.rows import ZERO_VECTOR
 from semid_daemon.store.writer import LedgerFile, Metric, Writer
+from semid_daemon.watchdog import Watchdog
+
+_FEWEST_ROWS = 64  # a chunk that needs less than this on the device is not cut further
+
+Tick = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,86 +35,176 @@ class Waiting:
     ledger: LedgerFile
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What is known of a file after one look into it. `ledger` is None while it may still be being written."""
+
+    ledger: LedgerFile | None
+    problem: BadFileError | None = None
+
+
 @contextlib.contextmanager
 def open_embeddings(file: DropFile) -> Iterator[tuple[OpenFile, EmbeddingSource]]:
     """Open a settled file as embeddings.
 
     Raises BadFileError (IncompleteFileError when it is shorter than it says), FileChangedError, OSError.
     """
-    with open_drop_file(file) as opened:
-        sidecar_name = file.sidecar.name if file.sidecar else ""
-        source = open_source(opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name)
-        try:
-            yield opened, source
-        finally:
-            source.close()
+    with open_drop_file(file) as opened, _source_of(opened) as source:
+        yield opened, source
 
 
-def register(writer: Writer, file: DropFile, on_hashed: Callable[[int], None]) -> LedgerFile:
-    """Find the file's entry in the ledger by its content, or make one. Hashes only what is not known by sight."""
+@contextlib.contextmanager
+def _source_of(opened: OpenFile) -> Iterator[EmbeddingSource]:
+    failpoint("parsing")
+    file = opened.file
+    sidecar_name = file.sidecar.name if file.sidecar else ""
+    source = open_source(opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def register(
+    writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None], is_settled: Callable[[], bool]
+) -> Registered:
+    """Find the file's entry in the ledger by its content, or make one. Reads only what is not known by sight.
+
+    A file shorter than it says is not registered until `is_settled` says that nobody is writing it any more.
+    """
     signature = signature_text(file)
     known = writer.known_digest(file.name, signature)
     if known is not None:
-        return known
+        return Registered(known)
+    problem: BadFileError | None = None
+    with open_drop_file(file) as opened:
+        try:
+            with _source_of(opened):
+                pass
+        except BadFileError as error:
+            if isinstance(error, IncompleteFileError) and not is_settled():
+                return Registered(None, error)
+            problem = error
+        digest = digest_of(opened, on_hashed)
+    return Registered(writer.record_sighting(file.name, signature, digest, file.signature.size_bytes, root), problem)
+
+
+def register_unopened(writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None]) -> LedgerFile:
+    """The file's entry in the ledger, from its bytes alone."""
     with open_drop_file(file) as opened:
         digest = digest_of(opened, on_hashed)
-    return writer.record_sighting(file.name, signature, digest, file.signature.size_bytes)
+    return writer.record_sighting(file.name, signature_text(file), digest, file.signature.size_bytes, root)
 
 
-def survey(writer: Writer, waiting: Waiting, chunk_rows: int, check_dim: Callable[[int], None]) -> Waiting:
+def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:
+    """The batch by the configured policy for vectors of zeros."""
+    if settings.on_zero == "encode":
+        return batch
+    keep = np.asarray(batch.embeddings_ND.any(axis=1))
+    zeros = int(keep.size - np.count_nonzero(keep))
+    if not zeros:
+        return batch
+    return dataclasses.replace(
+        batch,
+        item_ids=[item_id for item_id, kept in zip(batch.item_ids, keep.tolist(), strict=True) if kept],
+        embeddings_ND=np.ascontiguousarray(batch.embeddings_ND[keep]),
+        rejected={**batch.rejected, ZERO_VECTOR: zeros},
+    )
+
+
+def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callable[[int], None], tick: Tick) -> Waiting:
     """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
     with open_embeddings(waiting.file) as (opened, source):
         check_dim(source.dim)
-        usable = sum(len(batch.item_ids) for batch in source.batches(chunk_rows))
+        rows = 0
+        for batch in source.batches(settings.chunk_rows):
+            rows += len(usable(batch, settings).item_ids)
+            tick()
         opened.check_unchanged()
-        writer.set_surveyed(waiting.ledger.id, rows=source.rows, dim=source.dim, rows_usable=usable)
+        writer.set_surveyed(waiting.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
     return Waiting(waiting.file, writer.file(waiting.ledger.id))
 
 
-def rows_of(waiting: list[Waiting], chunk_rows: int) -> Iterator[EmbeddingBatch]:
+def rows_of(waiting: list[Waiting], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:
     """All usable rows of several files, in order."""
     for each in waiting:
         with open_embeddings(each.file) as (opened, source):
-            yield from source.batches(chunk_rows)
+            for batch in source.batches(settings.chunk_rows):
+                yield usable(batch, settings)
+                tick()
             opened.check_unchanged()
 
 
-def encode_file(
+def encode_steps(
     writer: Writer,
     waiting: Waiting,
     *,
     generation: int,
     encoder: Callable[[int], Encoder],
-    chunk_rows: int,
-    on_rows: Callable[[int], None],
-    stopping: Callable[[], bool],
-) -> LedgerFile:
+    settings: Ingest,
+    in_hand: InHand,
+    watchdog: Watchdog,
+) -> Generator[int, None, None]:
     """Encode and commit a file chunk by chunk, from the row where it stopped before, with the generation it began with.
 
-    Between chunks it looks whether the daemon is stopping, and whether the file is still the one that was hashed.
+    Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once
+    it is committed. Before each commit it looks whether the file is still the one that was hashed.
     """
+    name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
         begun = waiting.ledger.generation or generation
         dim = encoder(begun).codebooks.dim
-        if source.dim != dim:
+        if source.rows and source.dim != dim:
             raise wrong_dimension(source.dim, dim, f"generation {begun}")
         ledger = writer.begin_loading(
-            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=chunk_rows
+            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=settings.chunk_rows
         )
-        on_rows(ledger.rows_done)
+        row = ledger.rows_done
+        yield row
         if ledger.status != "loading":
-            return ledger
+            return
         started = time.monotonic()
-        for batch in source.batches(ledger.chunk_rows or chunk_rows, ledger.rows_done):
-            codes_NL = encoder(begun).encode(batch.embeddings_ND)
+        for read in source.batches(ledger.chunk_rows or settings.chunk_rows, row):
+            batch = usable(read, settings)
+            with watchdog.watch(f"{name}: encoding rows from {row:,}"):
+                codes_NL = encode_rows(encoder(begun), batch.embeddings_ND)
             opened.check_unchanged()
             elapsed_s = time.monotonic() - started
-            writer.commit_chunk(ledger, batch, codes_NL, [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9))])
-            on_rows(batch.rows_read)
-            if stopping():
-                break
+            writer.commit_chunk(
+                ledger,
+                batch,
+                codes_NL,
+                [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9))],
+                on_existing=settings.on_existing,
+            )
+            row = batch.first_row + batch.rows_read
+            in_hand.take(name, signature, row)
+            rows = batch.rows_read
+            del read, batch, codes_NL  # a file may be laid aside here for others
+            yield rows
             started = time.monotonic()
-    return writer.file(ledger.id)
+
+
+def encode_rows(encoder: Encoder, embeddings_ND: FloatArray) -> CodeArray:
+    """Codes (N×L), in halves where the device has not memory enough for all at once.
+
+    Raises MachineError when even few rows do not fit, DeviceError when the device fails otherwise.
+    """
+    try:
+        return encoder.encode(embeddings_ND)
+    except (MemoryError, RuntimeError) as error:
+        # torch's own kind is told by its name: torch stays in its room.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise DeviceError(f"the device failed: {_first_line(error)}; start the daemon again") from error
+        rows = embeddings_ND.shape[0]
+        if rows <= _FEWEST_ROWS:
+            raise MachineError(f"out of memory while encoding {rows} rows: {_first_line(error)}") from error
+    half = rows // 2
+    return np.concatenate([encode_rows(encoder, embeddings_ND[:half]), encode_rows(encoder, embeddings_ND[half:])])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def wrong_dimension(found: int, expected: int, whose: str) -> BadFileError:

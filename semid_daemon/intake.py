@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
+from semid_daemon import trial
+from semid_daemon.backoff import pause_s
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
-from semid_daemon.drop.finish import delete, move_away, reject
+from semid_daemon.drop.finish import bring_back, delete, move_away, reject
 from semid_daemon.drop.reading import FileChangedError, signature_text
-from semid_daemon.drop.scan import scan
+from semid_daemon.drop.scan import Scan, scan
 from semid_daemon.drop.settling import Settling
-from semid_daemon.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats import SIDECAR_SUFFIXES, is_supported
-from semid_daemon.ingest import Waiting, open_embeddings, register
+from semid_daemon.in_hand import MOST_DEATHS, SUSPECT_DEATHS, InHand
+from semid_daemon.ingest import Tick, Waiting, register, register_unopened
 from semid_daemon.journal import Journal
 from semid_daemon.records import DropFile
+from semid_daemon.store.clock import seconds_until, utc_in
 from semid_daemon.store.writer import LedgerFile, Writer
 
 _log = logging.getLogger("semid")
 
+MOST_WAITING = 1_000
+_SCAN_SHARE = 5  # a scan that takes a second is not repeated for five, however often something changes
+
 
 class Intake:
-    """Knows what lies in the drop directory. `waiting` holds, by ledger ID, the files still to be worked on."""
+    """Knows what lies in the drop directory. `waiting` holds, by ledger ID, the files still to be worked on.
+
+    `tick` is called often while something takes long.
+    """
 
     def __init__(
         self,
@@ -31,25 +41,52 @@ class Intake:
         writer: Writer,
         journal: Journal,
         progress: Progress,
+        in_hand: InHand,
+        tick: Tick,
+        *,
+        heed_retry_times: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._writer = writer
         self._journal = journal
         self._progress = progress
+        self._in_hand = in_hand
+        self._tick = tick
+        self._heed_retry_times = heed_retry_times
         self._now = now
         self._settling = Settling(config.drop.settle_ms / 1000)
+        self._found: Scan | None = None
+        self._queue: dict[str, DropFile] = {}  # settled, to be taken up
         self._handled: dict[str, str] = {}  # name -> signature of files that need nothing more
         self._told: dict[str, str] = {}  # what was passed over, so that it is said once
-        self._retry_at: dict[str, float] = {}
+        self._not_before: dict[str, float] = {}  # name -> when it is tried again
+        self._failures: dict[str, int] = {}  # of files that cannot be read or moved, by name
+        self._suspects: dict[tuple[str, str], int] = writer.suspects()
+        self._accounted = False
+        self._scan_again = 0.0
         self.waiting: dict[int, Waiting] = {}
         self.unsettled = False
         self.rejected = 0
         self.deferred = 0
+        self.missing: str | None = None  # why the drop directory cannot be scanned
+
+    # -- the scan ------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Scan the drop directory, register what has settled, forget what has gone."""
-        found = scan(self._config.drop_dir, supported=is_supported, sidecar_suffixes=SIDECAR_SUFFIXES)
+        """Scan the drop directory, queue what has settled, forget what has gone."""
+        started = self._now()
+        if started < self._scan_again:
+            self.unsettled = True
+            return
+        try:
+            found = scan(
+                self._config.drop_dir, supported=is_supported, sidecar_suffixes=SIDECAR_SUFFIXES, tick=self._tick
+            )
+        except OSError as error:
+            self._source_missing(f"{self._config.drop_dir}: {error.strerror}")
+            return
+        self._source_found(found)
         for name, why in found.skipped.items():
             if self._told.get(name) != why:
                 _log.warning("%s: %s", name, why)
@@ -57,48 +94,134 @@ class Intake:
         now = self._now()
         settled, self.unsettled = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
-        self._retry_at = {name: at for name, at in self._retry_at.items() if name in found.files}
+        self._not_before = {name: at for name, at in self._not_before.items() if name in found.files}
         in_work = {waiting.file.name: signature_text(waiting.file) for waiting in self.waiting.values()}
-        for file in settled:
-            signature = signature_text(file)
-            if signature in (self._handled.get(file.name), in_work.get(file.name)):
+        self._queue = {
+            file.name: file
+            for file in settled
+            if now >= self._not_before.get(file.name, 0.0)
+            and not (
+                (file.name in self._handled or file.name in in_work)
+                and signature_text(file) in (self._handled.get(file.name), in_work.get(file.name))
+            )
+        }
+        self._forget_gone(found)
+        self._found = found
+        self._scan_again = self._now() + _SCAN_SHARE * (self._now() - started)
+
+    def _source_missing(self, why: str) -> None:
+        if self.missing != why:
+            self._journal.warning(f"source missing: {why}; its files stay as they are in the ledger")
+        self.missing = why
+        self._accounted = True  # what is there when it is back may be another directory
+        self.unsettled = False
+        self._queue.clear()
+        self.waiting.clear()
+        self._found = None
+
+    def _source_found(self, found: Scan) -> None:
+        if self.missing is not None:
+            self._journal.info(f"{self._config.drop_dir}: the source is there again")
+            self.missing = None
+        if self._found is not None and self._found.root != found.root:
+            self._journal.warning(
+                f"source missing: {self._config.drop_dir} is another directory than before (made anew, unmounted or"
+                " mounted); files that waited in the former one stay as they are in the ledger"
+            )
+            self.waiting.clear()
+
+    def _forget_gone(self, found: Scan) -> None:
+        """What waited and is not there any more; once, when all is taken up, what the ledger still waits for."""
+        gone = [waiting for waiting in self.waiting.values() if waiting.file.name not in found.files]
+        for waiting in gone:
+            del self.waiting[waiting.ledger.id]
+            self._writer.defer(waiting.ledger.id, _GONE)
+        if self._accounted or self.unsettled or self._queue:
+            return
+        self._accounted = True
+        elsewhere = 0
+        for sighting in self._writer.unfinished_files():
+            ledger = sighting.ledger
+            if ledger.id in self.waiting or sighting.name in found.files:
                 continue
-            if now >= self._retry_at.get(file.name, 0.0):
-                self._take_up(file)
-        self._forget_gone(found.files)
+            if sighting.root != found.root:
+                elsewhere += 1
+            elif ledger.digest.startswith("unread:"):
+                self._writer.forget_unread(sighting.name)
+            elif ledger.status != "deferred" or ledger.retry_at:
+                self._writer.defer(ledger.id, _GONE)
+        if elsewhere:
+            self._journal.warning(
+                f"source missing: {elsewhere:,} unfinished files were seen in another directory than what is now"
+                f" {self._config.drop_dir} (made anew, or not mounted); they stay as they are in the ledger"
+            )
+
+    def next_due_s(self) -> float:
+        """How long until some file that was put off is due again."""
+        return min(self._not_before.values(), default=float("inf")) - self._now()
+
+    # -- taking up -----------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> bool:
+        """Whether settled files are still to be taken up."""
+        return bool(self._queue)
+
+    def take_up(self, slice_s: float, *, gathering: bool) -> bool:
+        """Register queued files for a while; whether there was any. Once codebooks exist, no more than can wait."""
+        until = self._now() + slice_s
+        worked = False
+        while self._queue and self._now() < until and (gathering or len(self.waiting) < MOST_WAITING):
+            file = self._queue.pop(next(iter(self._queue)))
+            self._in_hand.take(file.name, signature_text(file), 0)
+            self._take_up(file)
+            self._in_hand.release()
+            self._tick()
+            worked = True
+        return worked
 
     def _take_up(self, file: DropFile) -> None:
         """Register one settled file, unless it moves on meanwhile or the machine does not let us."""
         try:
-            self._register(file)
+            how = self._how_it_kills(file)
+            if how is None:
+                self._register(file)
+            else:
+                self._quarantine(file, how)
         except FileChangedError:
             self.unsettled = True
-        except OSError as error:
-            self.postpone(file, None, f"cannot be read or moved: {error.strerror or error}")
+        except (OSError, MemoryError) as error:
+            self.postpone(file, None, f"cannot be read or moved: {said(error)}")
 
     def _register(self, file: DropFile) -> None:
         """The file waits, or ends here because of what the ledger knows of its content."""
-        problem: BadFileError | None = None
-        try:
-            with open_embeddings(file):
-                pass
-        except IncompleteFileError as error:
-            if not self._has_rested(file):
-                self.unsettled = True
-                return
-            problem = error
-        except BadFileError as error:
-            problem = error
         with self._progress.task(f"hashing {file.name}", file.signature.size_bytes, "bytes") as advance:
-            ledger = register(self._writer, file, advance)
-        if ledger.status == "done":
+
+            def on_hashed(size_bytes: int) -> None:
+                advance(size_bytes)
+                self._tick()
+
+            registered = register(self._writer, file, self._root, on_hashed, lambda: self._has_rested(file))
+        ledger = registered.ledger
+        if ledger is None:
+            self.unsettled = True
+        elif ledger.status == "done":
             self.finish(file, ledger)
         elif ledger.status == "rejected":
             self._reject_known(file, ledger, ledger.reason or "rejected before")
-        elif problem is not None:
-            self.reject(Waiting(file, ledger), str(problem))
+        elif registered.problem is not None:
+            self.reject(Waiting(file, ledger), str(registered.problem))
+        elif self._heed_retry_times and ledger.retry_at and file.name not in self._not_before:
+            # Put off by an earlier run. The wall clock may have been set since: never wait longer than meant.
+            longest_s = pause_s(self._config.ingest.retry_s, ledger.failures)
+            self._not_before[file.name] = self._now() + min(longest_s, max(0.0, seconds_until(ledger.retry_at)))
         else:
+            self._not_before.pop(file.name, None)
             self.waiting.setdefault(ledger.id, Waiting(file, ledger))
+
+    @property
+    def _root(self) -> str:
+        return self._found.root if self._found else ""
 
     def _has_rested(self, file: DropFile) -> bool:
         """Whether an incomplete file has looked the same for so long that nobody can be writing it."""
@@ -108,27 +231,53 @@ class Intake:
         age_s = time.time() - file.signature.mtime_ns / 1e9
         return rested_s >= grace_s or age_s >= max(grace_s, 1.0)
 
-    def _forget_gone(self, present: dict[str, DropFile]) -> None:
-        for file_id, waiting in list(self.waiting.items()):
-            if waiting.file.name not in present:
-                del self.waiting[file_id]
-        if not self.unsettled:
-            for ledger in self._writer.unfinished_files():
-                if ledger.id not in self.waiting and ledger.status != "deferred":
-                    self._writer.defer(ledger.id, "gone from the drop directory; taken up again when it is back")
+    # -- files that kill -----------------------------------------------------------------------------
+
+    def note_death(self) -> None:
+        """At start: what a process that died had in hand is held against that file."""
+        left = self._in_hand.left_behind()
+        if left is None:
+            return
+        name, signature, row = left
+        deaths = self._writer.add_death(name, signature, row)
+        self._suspects[name, signature] = deaths
+        self._in_hand.release()
+        self._journal.warning(f"{name}: was in hand at row {row:,} when the daemon died; that happened {deaths}×")
+
+    def _how_it_kills(self, file: DropFile) -> str | None:
+        deaths = self._suspects.get((file.name, signature_text(file)), 0)
+        if deaths < SUSPECT_DEATHS:
+            return None
+        how = trial.how_it_dies(file, self._config.ingest.chunk_rows, self._tick)
+        if how is not None:
+            return f"kills the process that reads it ({how}); {deaths} daemons died with it in hand"
+        return f"{deaths} daemons died with it in hand at the same row" if deaths >= MOST_DEATHS else None
+
+    def _quarantine(self, file: DropFile, how: str) -> None:
+        """Reject a file without ever parsing it."""
+        with self._progress.task(f"hashing {file.name}", file.signature.size_bytes, "bytes") as advance:
+            ledger = register_unopened(self._writer, file, self._root, advance)
+        self.reject(Waiting(file, ledger), f"{how}; look at it, then `semid retry` tries it again")
 
     # -- where files end ---------------------------------------------------------------------------
 
     def finish(self, file: DropFile, ledger: LedgerFile) -> None:
-        """All rows are committed: move, keep or delete the file, as configured."""
+        """All rows are committed: move, keep or delete the file, as configured. What fails is done later."""
         self.waiting.pop(ledger.id, None)
+        self._clear_suspicion(file.name)
         on_done = self._config.drop.on_done
-        if on_done == "move":
-            move_away(file, self._config.drop_dir, self._config.done_dir, ledger.digest)
-        elif on_done == "delete":
-            delete(file)
-        else:
+        if on_done == "keep":
             self._handled[file.name] = signature_text(file)
+            return
+        try:
+            if on_done == "move":
+                move_away(file, self._config.drop_dir, self._config.done_dir, ledger.digest)
+            else:
+                delete(file)
+        except OSError as error:
+            self._put_off(file, f"done, but cannot be moved or deleted: {said(error)}")
+        else:
+            self._failures.pop(file.name, None)
 
     def reject(self, waiting: Waiting, reason: str) -> None:
         """The file can never be used: the ledger says why, and the file goes to the rejected ones."""
@@ -137,15 +286,98 @@ class Intake:
 
     def _reject_known(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
         self.waiting.pop(ledger.id, None)
-        self.rejected += 1
-        self._journal.warning(f"{file.name}: rejected: {reason}")
-        reject(file, self._config.drop_dir, self._config.rejected_dir, ledger.digest, reason)
+        self._clear_suspicion(file.name)
+        if file.name not in self._failures:
+            self.rejected += 1
+            self._journal.warning(f"{file.name}: rejected: {reason}")
+        try:
+            reject(file, self._config.drop_dir, self._config.rejected_dir, ledger.digest, reason)
+        except OSError as error:
+            self._put_off(file, f"rejected, but cannot be moved: {said(error)}")
+        else:
+            self._failures.pop(file.name, None)
+
+    def _put_off(self, file: DropFile, why: str) -> float:
+        """Try this name again later; for how long it is put off."""
+        failures = self._failures[file.name] = self._failures.get(file.name, 0) + 1
+        pause = pause_s(self._config.ingest.retry_s, failures)
+        self._not_before[file.name] = self._now() + pause
+        self.deferred += 1
+        self._journal.warning(f"{file.name}: {why}; tried again in {pause:,.0f} s")
+        return pause
+
+    def _clear_suspicion(self, name: str) -> None:
+        known = [key for key in self._suspects if key[0] == name]
+        if known:
+            self._writer.clear_deaths(name)
+            for key in known:
+                del self._suspects[key]
 
     def postpone(self, file: DropFile, ledger: LedgerFile | None, reason: str) -> None:
-        """Not the file's fault: tried again after the next periodic scan."""
-        if ledger is not None:
-            self.waiting.pop(ledger.id, None)
-            self._writer.defer(ledger.id, reason)
+        """Not the file's fault: tried again after a pause that doubles every time."""
+        if ledger is None:
+            pause = self._put_off(file, f"deferred: {reason}")
+            size_bytes = file.signature.size_bytes
+            self._writer.record_unread(file.name, size_bytes, self._root, reason, utc_in(pause))
+            return
+        self.waiting.pop(ledger.id, None)
+        pause = pause_s(self._config.ingest.retry_s, self._writer.file(ledger.id).failures + 1)
+        self._not_before[file.name] = self._now() + pause
         self.deferred += 1
-        self._retry_at[file.name] = self._now() + self._config.drop.rescan_s
-        self._journal.warning(f"{file.name}: deferred: {reason}")
+        # The ledger first: where even that fails, everything waits, and says so itself.
+        self._writer.defer(ledger.id, reason, utc_in(pause))
+        self._journal.warning(f"{file.name}: deferred: {reason}; tried again in {pause:,.0f} s")
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def retry(self, names: list[str] | None) -> str:
+        """Take deferred and rejected files up again, those of `names` or all; what came of it, in words."""
+        found = self._writer.retriable(names)
+        again = brought = 0
+        lacking = []
+        for sighting in found:
+            rejected = sighting.ledger.status == "rejected"
+            if rejected and bring_back(
+                sighting.name,
+                sighting.ledger.digest,
+                self._config.drop_dir,
+                self._config.rejected_dir,
+                SIDECAR_SUFFIXES,
+            ):
+                brought += 1
+            elif not os.path.lexists(self._config.drop_dir / sighting.name):
+                lacking.append(sighting.name)
+            self._writer.readmit(sighting.ledger.id)
+            again += 1
+            for memory in (self._not_before, self._failures, self._handled):
+                memory.pop(sighting.name, None)
+            self._clear_suspicion(sighting.name)
+        answer = f"{again:,} to be tried again"
+        if brought:
+            answer += f", {brought:,} of them moved back from {self._config.rejected_dir}"
+        if lacking:
+            answer += f"; not there, drop again: {', '.join(lacking[:10])}" + (" ..." if len(lacking) > 10 else "")
+        unknown = sorted(set(names or ()) - {sighting.name for sighting in found})
+        if unknown:
+            answer += f"; neither deferred nor rejected: {', '.join(unknown[:10])}"
+        return answer
+
+    def rescan(self) -> None:
+        """Forget what is only remembered: the next look takes everything that lies there up anew."""
+        self._handled.clear()
+        self._not_before.clear()
+        self._told = {}
+        self._scan_again = 0.0
+        self._accounted = False
+
+
+_GONE = "gone from the drop directory; taken up again when it is back"
+
+
+def said(error: BaseException) -> str:
+    """What the machine says."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -13,25 +13,37 @@ _HEARTBEAT_S = 1.0
 
 
 class Journal:
-    """Events and heartbeats, each written to the database as well as to the log."""
+    """Events and heartbeats, each written to the database as well as to the log.
+
+    What only informs is written with the next heartbeat: very many small files would spend their time on it.
+    """
 
     def __init__(self, writer: Writer, now: Callable[[], float] = time.monotonic) -> None:
         self._writer = writer
         self._now = now
         self._state = ""
         self._beat_at = -float("inf")
+        self._unwritten: list[tuple[str, str]] = []
 
     def info(self, message: str) -> None:
         _log.info("%s", message)
-        self._writer.add_event("info", message)
+        self._unwritten.append(("info", message))
 
     def warning(self, message: str) -> None:
         _log.warning("%s", message)
-        self._writer.add_event("warning", message)
+        self._unwritten.append(("warning", message))
+        self._write()
 
-    def beat(self, state: str, detail: str = "") -> None:
-        """The daemon lives: written when its state changes, and once a second otherwise."""
+    def beat(self, state: str, detail: str = "") -> bool:
+        """The daemon lives: written when its state changes, and once a second otherwise. Whether it was written."""
         now = self._now()
-        if state != self._state or now - self._beat_at >= _HEARTBEAT_S:
-            self._state, self._beat_at = state, now
+        due = state != self._state or now - self._beat_at >= _HEARTBEAT_S
+        if due:
+            self._write()
             self._writer.heartbeat(state, detail)
+            self._state, self._beat_at = state, now
+        return due
+
+    def _write(self) -> None:
+        self._writer.add_events(self._unwritten)
+        self._unwritten.clear()

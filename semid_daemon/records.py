@@ -82,10 +82,16 @@ class TrainingStep:
 
 @dataclass(frozen=True, slots=True)
 class Codebooks:
-    """The codebooks of one generation: `centroids_LKD` float32, and all that changes an encoding."""
+    """The codebooks of one generation: `centroids_LKD` float32, and all that changes an encoding.
+
+    `biases_LK` (float32, or None) are added to the squared distances: what keeps buckets even where that
+    was asked for. `beam_width` is how many partial codes the search for a row's codes keeps, 1 being greedy.
+    """
 
     centroids_LKD: FloatArray
     normalize_residuals: bool
+    biases_LK: FloatArray | None = None
+    beam_width: int = 1
 
     @property
     def layers(self) -> int:

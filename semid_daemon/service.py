@@ -1,7 +1,8 @@
-"""The daemon: look, train once there are rows enough, encode, wait. Over and over."""
+"""The daemon: look, train once there are rows enough, encode, wait. Over and over, in bounded turns."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -9,21 +10,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from semid_daemon import ingest
+from semid_daemon.backoff import pause_s
+from semid_daemon.commands import Arguments, CommandDesk, CommandError
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
-from semid_daemon.drop.reading import FileChangedError
+from semid_daemon.drop.reading import FileChangedError, signature_text
 from semid_daemon.drop.wakeups import Wakeups
-from semid_daemon.errors import BadFileError
-from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks, save_codebooks
-from semid_daemon.generations.sampling import max_sample_rows, sample_rows
-from semid_daemon.generations.training import make_trainer, training_settings
-from semid_daemon.ingest import Waiting
-from semid_daemon.intake import Intake
+from semid_daemon.errors import BadFileError, DeviceError, MachineError
+from semid_daemon.gathering import Gathering
+from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks
+from semid_daemon.in_hand import InHand
+from semid_daemon.ingest import Waiting, encode_steps
+from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
-from semid_daemon.records import Codebooks, TrainingStep
+from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
+from semid_daemon.turns import Turns
+from semid_daemon.watchdog import Watchdog
+
+_log = logging.getLogger("semid")
+
+_SLICE_S = 1.0  # of one kind of work, before the others have their turn
+_COMMANDS_S = 0.2
+_FIRST_PAUSE_S = 1.0
+_WAL_FULL = (
+    "some reader holds an old transaction, and the write-ahead log has grown to ingest.max_wal_mb;"
+    " rows wait until that reader ends"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,180 +61,242 @@ class Service:
         writer: Writer,
         progress: Progress,
         stop: threading.Event,
+        lock: Lock | None = None,
+        *,
+        once: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._writer = writer
         self._progress = progress
         self._stop = stop
+        self._lock = lock
+        self._once = once
         self._now = now
         self._device = resolve_device(config.quantizer.device)
-        self._journal = Journal(writer, now)
-        self._intake = Intake(config, writer, self._journal, progress, now)
-        self._encoders: dict[int, Encoder] = {}
         self._changed = threading.Event()
+        self._doing = ("starting", "")
+        self._desk_again = 0.0
+        self._encoders: dict[int, Encoder] = {}
+        self._journal = Journal(writer, now)
+        self._desk = CommandDesk(config.commands_dir, writer, {"retry": self._retry, "rescan": self._rescan})
+        self._watchdog = Watchdog(config.ingest.watchdog_s)
+        self._turns = Turns(config.ingest.fairness)
+        self._in_hand = InHand(config.in_hand)
+        self._intake = Intake(
+            config,
+            writer,
+            self._journal,
+            progress,
+            self._in_hand,
+            self._attend,
+            heed_retry_times=not once,
+            now=now,
+        )
+        self._gathering = Gathering(
+            config,
+            writer,
+            self._journal,
+            progress,
+            self._intake,
+            self._device,
+            stop=stop,
+            doing=self._set_doing,
+            tick=self._attend,
+            now=now,
+        )
+        self._wal_told = False
 
     # -- the loop ------------------------------------------------------------------------------------
 
-    def run(self, *, once: bool = False) -> Outcome:
+    def run(self) -> Outcome:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
-        self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
-        orphans = collect_orphans(self._config.codebooks_dir, self._writer.fingerprints())
-        for orphan in orphans:
-            self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
-        with Wakeups(self._config.drop_dir, self._changed):
-            while not self._stop.is_set():
-                self._changed.clear()
-                self._intake.look()
-                self._survey()
-                self._train_when_enough()
-                self._encode_waiting()
-                if once and not self._intake.unsettled:
-                    break
-                self._idle()
-        self._journal.beat("stopped")
-        return Outcome(self._intake.rejected, self._intake.deferred, self._missing_rows())
+        try:
+            self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
+            self._intake.note_death()
+            for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
+                self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
+            with Wakeups(self._config.drop_dir, self._changed):
+                self._loop()
+            self._in_hand.release()
+            self._journal.beat("stopped")
+            return Outcome(self._intake.rejected, self._intake.deferred, self._gathering.missing_rows())
+        finally:
+            self._turns.close()
+            self._in_hand.close()
+
+    def _loop(self) -> None:
+        failures = 0
+        worked = False
+        while not self._stop.is_set():
+            try:
+                self._attend()
+                if not worked or self._changed.is_set():
+                    self._changed.clear()
+                    self._intake.look()
+                worked = self._work()
+                failures = 0
+                if self._once and not (worked or self._intake.unsettled or self._changed.is_set()):
+                    return
+                if not worked:
+                    self._idle()
+            except MachineError as error:
+                # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
+                self._in_hand.release()
+                if self._once:
+                    raise
+                failures += 1
+                pause = pause_s(_FIRST_PAUSE_S, min(failures, 6))
+                _log.warning("%s; everything waits, tried again in %.0f s", error, pause)
+                self._stop.wait(pause)
+                worked = False
+
+    def _work(self) -> bool:
+        """One bounded turn of everything there is to do; whether there was anything."""
+        if self._writer.written_by_others():
+            self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
+            self._writer.forget_cached()
+        if self._wal_is_full():
+            if self._once:
+                raise MachineError(f"{self._config.database}: {_WAL_FULL}")
+            self._set_doing("waiting", _WAL_FULL)
+            self._attend()
+            self._stop.wait(_COMMANDS_S)
+            return True
+        generation = self._writer.active_generation()
+        self._set_doing("gathering" if generation is None else "encoding")
+        worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
+        if self._stop.is_set():
+            return worked
+        if generation is not None:
+            return self._encode_some(generation) or worked
+        if self._survey_some() or self._intake.queued:
+            return True
+        return self._gathering.train_when_enough() or worked
 
     def _idle(self) -> None:
-        """Wait for something to change, for files to settle, or for the next periodic scan."""
-        pause_s = self._config.drop.settle_ms / 1000 if self._intake.unsettled else self._config.drop.rescan_s
-        until = self._now() + pause_s
-        missing = self._missing_rows()
-        while not self._stop.is_set() and not self._changed.is_set() and self._now() < until:
-            if missing and self._intake.waiting:
-                self._journal.beat("gathering", f"{missing} rows missing before the first training")
-            else:
-                self._journal.beat("idle")
-            self._changed.wait(min(1.0, max(0.0, until - self._now())))
-        if self._intake.unsettled:  # an event came before the files had time to settle
-            self._stop.wait(self._config.drop.settle_ms / 1000)
-
-    # -- before the first generation -----------------------------------------------------------------
-
-    def _waiting(self) -> list[Waiting]:
-        return [self._intake.waiting[file_id] for file_id in sorted(self._intake.waiting)]
-
-    def _missing_rows(self) -> int:
-        if self._writer.active_generation() is not None:
-            return 0
-        gathered = sum(waiting.ledger.rows_usable or 0 for waiting in self._waiting())
-        return max(0, self._config.training.min_rows - gathered)
-
-    def _survey(self) -> None:
-        """While there are no codebooks: read every new file through, to know what is gathered."""
-        if self._writer.active_generation() is not None:
-            return
-        for waiting in self._waiting():
-            if waiting.ledger.rows_usable is None and not self._stop.is_set():
-                self._with(waiting, self._survey_one)
-
-    def _survey_one(self, waiting: Waiting) -> None:
-        self._journal.beat("gathering", waiting.file.name)
-        surveyed = ingest.survey(self._writer, waiting, self._config.ingest.chunk_rows, self._check_dim)
-        self._intake.waiting[waiting.ledger.id] = surveyed
-
-    def _check_dim(self, dim: int) -> None:
-        """The catalogue's dimension is the configured one, else that of the first file gathered."""
-        first = next((w for w in self._waiting() if w.ledger.dim is not None), None)
-        if self._config.quantizer.dim is not None:
-            expected, whose = self._config.quantizer.dim, "quantizer.dim in semid.toml"
-        elif first is not None and first.ledger.dim is not None:
-            expected, whose = (
-                first.ledger.dim,
-                f"learnt from {first.file.name}; set quantizer.dim to choose another",
-            )
+        """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
+        settle_s = self._config.drop.settle_ms / 1000
+        pause = settle_s if self._intake.unsettled else self._config.drop.rescan_s
+        until = self._now() + min(pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._gathering)))
+        missing = self._gathering.missing_rows()
+        if self._intake.missing is not None:
+            self._set_doing("source missing", self._intake.missing)
+        elif missing and self._intake.waiting:
+            self._set_doing("gathering", f"{missing} rows missing before the first training")
         else:
-            return
-        if dim != expected:
-            raise ingest.wrong_dimension(dim, expected, whose)
+            self._set_doing("idle")
+        self._attend()
+        while not self._stop.is_set() and not self._changed.is_set() and self._now() < until:
+            self._changed.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
+            self._attend()
+        if self._intake.unsettled:  # an event came before the files had time to settle
+            self._stop.wait(settle_s)
 
-    def _train_when_enough(self) -> None:
-        """Publish generation 1 from the gathered rows, once there are enough of them."""
-        waiting = self._waiting()
-        if self._stop.is_set() or not waiting or self._writer.active_generation() or self._missing_rows():
-            return
-        if any(each.ledger.rows_usable is None for each in waiting):
-            return
-        quantizer, training = self._config.quantizer, self._config.training
-        dim = waiting[0].ledger.dim
-        assert dim is not None
-        total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
-        try:
-            sample_ND = sample_rows(
-                ingest.rows_of(waiting, self._config.ingest.chunk_rows),
-                total_rows=total_rows,
-                max_rows=max_sample_rows(dim, training.max_memory_mb),
-                dim=dim,
-                seed=quantizer.seed,
-            )
-        except (FileChangedError, BadFileError):
-            self._changed.set()  # a gathered file is no longer what it was: look again
-            return
-        trained_rows = sample_ND.shape[0]
-        self._journal.info(
-            f"training generation 1 on {trained_rows:,} of {total_rows:,} rows × {dim}: {quantizer.layers} layers of"
-            f" {quantizer.codebook_size} codes, {training.trainer}, on {describe_device(self._device)}"
-        )
-        trainer = make_trainer(quantizer, training, self._device)
-        started = self._now()
-        run = self._writer.next_training_run()
-        most = training.grid_steps if training.trainer == "grid" else quantizer.layers * training.iterations
-        with self._progress.task("training", most, "steps") as advance:
-            for step in trainer.train(sample_ND):
-                self._record(run, step)
-                advance(1)
-                if self._stop.is_set():
-                    self._journal.info("training interrupted; it starts anew with the next run")
-                    return
-        self._publish(trainer.codebooks, trained_rows, self._now() - started)
+    def _attend(self) -> None:
+        """What must not wait for long work to end: the heartbeat, the lock, commands."""
+        if self._journal.beat(*self._doing) and self._lock is not None:
+            self._lock.check()
+        if self._now() >= self._desk_again:
+            self._desk.serve()
+            self._desk_again = self._now() + _COMMANDS_S
 
-    def _record(self, run: str, step: TrainingStep) -> None:
-        self._writer.add_training_steps(run, [step])
-        self._journal.beat("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
+    def _set_doing(self, state: str, detail: str = "") -> None:
+        self._doing = (state, detail)
 
-    def _publish(self, codebooks: Codebooks, trained_rows: int, elapsed_s: float) -> None:
-        """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
-        settings = training_settings(self._config.quantizer, self._config.training, trained_rows)
-        fingerprint = save_codebooks(self._config.codebooks_dir, codebooks, settings)
-        generation = self._writer.publish_generation(fingerprint, codebooks, trained_rows=trained_rows)
-        self._journal.info(f"generation {generation.generation} published after {elapsed_s:.1f} s: {fingerprint}")
+    def _wal_is_full(self) -> bool:
+        """Whether readers that hold old snapshots keep the write-ahead log from being emptied."""
+        limit_bytes = self._config.ingest.max_wal_mb << 20
+        if self._writer.wal_bytes() < limit_bytes or self._writer.checkpoint():
+            if self._wal_told:
+                self._journal.info("the write-ahead log could be emptied; going on")
+            self._wal_told = False
+            return False
+        if not self._wal_told:
+            self._journal.warning(f"{self._config.database}: {_WAL_FULL}")
+        self._wal_told = True
+        return True
 
-    # -- encoding ------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------------
 
-    def _encode_waiting(self) -> None:
-        """Encode what waits, in the order in which it came."""
-        generation = self._writer.active_generation()
-        if generation is None:
-            return
-        for waiting in self._waiting():
-            if not self._stop.is_set():
-                self._with(waiting, lambda each: self._encode(each, generation))
+    def _retry(self, arguments: Arguments) -> str:
+        names = arguments.get("files")
+        if arguments.get("all") is not True and not (
+            isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        ):
+            raise CommandError('give {"files": [name, ...]} or {"all": true}')
+        answer = self._intake.retry(None if arguments.get("all") is True else names)
+        self._changed.set()
+        return answer
+
+    def _rescan(self, arguments: Arguments) -> str:
+        self._intake.rescan()
+        self._changed.set()
+        return "scanning"
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    def _survey_some(self) -> bool:
+        """Count rows of gathered files for a while; whether there was a file to count."""
+        until = self._now() + _SLICE_S
+        worked = False
+        while not self._stop.is_set() and self._now() < until:
+            waiting = self._gathering.next_to_survey()
+            if waiting is None:
+                break
+            self._with(waiting, self._gathering.survey)
+            worked = True
+        return worked
+
+    def _encode_some(self, generation: Generation) -> bool:
+        """Encode files for a while, or one for as long as no other waits; whether there was one."""
+        until = self._now() + _SLICE_S
+        worked = False
+        while not (self._stop.is_set() or self._wal_told) and (not worked or self._now() < until):
+            chosen = self._turns.choose(self._intake.waiting)
+            if chosen is None:
+                break
+            self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+            worked = True
+        return worked
 
     def _encode(self, waiting: Waiting, generation: Generation) -> None:
-        name = waiting.file.name
+        """Give a file its turn: to its end, or until the slice is over and others wait."""
+        file, file_id = waiting.file, waiting.ledger.id
         started = self._now()
-        with self._progress.task(name, waiting.ledger.rows or 0) as advance:
-
-            def on_rows(rows: int) -> None:
+        self._set_doing("encoding", file.name)
+        job = self._turns.resume(file_id) or encode_steps(
+            self._writer,
+            waiting,
+            generation=generation.generation,
+            encoder=self._encoder,
+            settings=self._config.ingest,
+            in_hand=self._in_hand,
+            watchdog=self._watchdog,
+        )
+        done_before = self._writer.file(file_id).rows_done
+        with self._progress.task(file.name, waiting.ledger.rows or 0) as advance:
+            advance(done_before)
+            for rows in job:
                 advance(rows)
-                self._journal.beat("encoding", name)
+                self._attend()
+                others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
+                slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)
+                if self._stop.is_set() or self._wal_is_full() or slice_over:
+                    self._turns.lay_aside(file_id, job)
+                    return
+        ledger = self._writer.file(file_id)
+        if ledger.status == "done":
+            self._tell_done(file.name, file_id, self._now() - started)
+            self._intake.finish(file, ledger)
 
-            ledger = ingest.encode_file(
-                self._writer,
-                waiting,
-                generation=generation.generation,
-                encoder=self._encoder,
-                chunk_rows=self._config.ingest.chunk_rows,
-                on_rows=on_rows,
-                stopping=self._stop.is_set,
-            )
-        if ledger.status != "done":
-            return
-        done = self._writer.tally(ledger.id)
-        left_out = f", {done.rejected:,} left out ({done.reason})" if done.rejected else ""
-        kept = f", {done.kept:,} had an ID already" if done.kept else ""
-        self._journal.info(f"{name}: {done.assigned:,} new IDs{kept}{left_out}, {self._now() - started:.1f} s")
-        self._intake.finish(waiting.file, ledger)
+    def _tell_done(self, name: str, file_id: int, elapsed_s: float) -> None:
+        done = self._writer.tally(file_id)
+        parts = [f"{done.assigned:,} new IDs"]
+        parts += [f"{done.kept:,} had an ID already"] if done.kept else []
+        parts += [f"{done.replaced:,} replaced"] if done.replaced else []
+        parts += [f"{done.rejected:,} left out ({done.reason})"] if done.rejected else []
+        self._journal.info(f"{name}: {', '.join(parts)}, {elapsed_s:.1f} s")
 
     def _encoder(self, generation: int) -> Encoder:
         """The generation's codebooks on the device, checked against their fingerprint when first used."""
@@ -229,17 +305,23 @@ class Service:
             self._encoders[generation] = Encoder(load_codebooks(self._config.codebooks_dir, fingerprint), self._device)
         return self._encoders[generation]
 
-    # -- a file's fault, a moving file, or the machine's fault ------------------------------------------
-
     def _with(self, waiting: Waiting, work: Callable[[Waiting], None]) -> None:
+        """Work on a file; a file's fault, a moving file and the machine's fault each have their own end."""
+        ledger = waiting.ledger
+        self._in_hand.take(waiting.file.name, signature_text(waiting.file), self._writer.file(ledger.id).rows_done)
         try:
             work(waiting)
         except BadFileError as error:
             self._intake.reject(waiting, str(error))
         except FileChangedError as error:
             # What it holds now is another content: it settles, and is registered, anew.
-            self._intake.waiting.pop(waiting.ledger.id, None)
+            self._intake.waiting.pop(ledger.id, None)
             self._intake.unsettled = True
-            self._writer.defer(waiting.ledger.id, str(error))
-        except OSError as error:
-            self._intake.postpone(waiting.file, waiting.ledger, f"cannot be read: {error.strerror or error}")
+            self._writer.defer(ledger.id, str(error))
+        except (OSError, MemoryError, MachineError) as error:
+            self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {said(error)}")
+        except DeviceError as error:
+            self._intake.postpone(waiting.file, ledger, str(error))
+            self._in_hand.release()
+            raise
+        self._in_hand.release()

@@ -9,20 +9,59 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semid_daemon.config import Config
-from semid_daemon.errors import ConfigError, StateLockedError
+from semid_daemon.errors import ConfigError, StateLockedError, StoreError
 
 
 def make_directories(config: Config) -> None:
-    """Make the drop directory and the state directory. Raises ConfigError when that is not permitted."""
-    for key, directory in {"drop": config.drop_dir, "state": config.state_dir}.items():
+    """Make the drop directory, the state directory and that for commands.
+
+    Raises ConfigError when that is not permitted, StoreError when codebooks lie there without the database.
+    """
+    directories = {"drop": config.drop_dir, "state": config.state_dir}
+    for key, directory in (*directories.items(), ("state", config.commands_dir)):
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"paths.{key}: {directory} cannot be made: {error.strerror}") from error
+    refuse_lost_database(config)
+
+
+def refuse_lost_database(config: Config) -> None:
+    """Raises StoreError when there are codebooks but no database: begun anew, it would give every item another ID."""
+    try:
+        size_bytes = config.database.stat().st_size
+    except FileNotFoundError:
+        size_bytes = 0
+    if not size_bytes and any(config.codebooks_dir.glob("*.safetensors")):
+        raise StoreError(
+            f"{config.database}: missing or empty, though {config.codebooks_dir} holds codebooks; restore a backup,"
+            " or remove the codebooks to give every item a new ID"
+        )
+
+
+class Lock:
+    """The lock file as it was locked."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def check(self) -> None:
+        """Raises StateLockedError when the file was removed or replaced: another daemon could lock the new one."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            there = None
+        ours = os.fstat(self._descriptor)
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            raise StateLockedError(
+                f"{self._path}: was removed or replaced while this daemon held it; start again,"
+                " and leave the state directory to the daemon"
+            )
 
 
 @contextlib.contextmanager
-def hold_state(state_dir: Path) -> Iterator[None]:
+def hold_state(state_dir: Path) -> Iterator[Lock]:
     """Hold the state directory's lock; the kernel lets go of it however the process ends.
 
     Raises StateLockedError, with the holder's process ID, when another daemon has it.
@@ -37,10 +76,12 @@ def hold_state(state_dir: Path) -> Iterator[None]:
             raise StateLockedError(
                 f"{state_dir}: held by another daemon (process {holder}); stop it first, or use another state directory"
             ) from None
-        if os.stat(path).st_ino != os.fstat(descriptor).st_ino:
-            raise StateLockedError(f"{path}: was replaced while it was being locked; start again")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        lock = Lock(path, descriptor)
+        lock.check()
+        # Who holds it is told as a courtesy: a full disk must not keep the daemon from starting.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield lock
     finally:
         os.close(descriptor)

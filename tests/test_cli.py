@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -217,10 +218,85 @@ def test_killed_at_any_moment_nothing_is_lost_or_done_twice(small: Path, cluster
     assert query(small, "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_retry_brings_a_rejected_file_back(small: Path, clustered: Rows):
+    drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
+    (small / "drop" / "sub").mkdir()
+    drop_npz(small / "drop" / "sub", "wide.npz", ids("w", 5), clustered(5, 17))
+    assert semid("run", "--once", cwd=small).returncode == 3
+    assert (small / "rejected" / "sub" / "wide.npz").exists()
+    waiting = semid("retry", small / "rejected" / "sub" / "wide.npz", cwd=small)
+    assert waiting.returncode == 0
+    assert "the daemon does not answer; the command waits" in waiting.stderr
+    again = semid("run", "--once", cwd=small)
+    assert again.returncode == 3
+    assert "wrong dimension" in again.stderr
+    assert query(small, "SELECT command, state, answer FROM commands") == [
+        ("retry", "done", f"1 to be tried again, 1 of them moved back from {small / 'rejected'}")
+    ]
+    assert sorted(path.name for path in (small / "rejected" / "sub").iterdir()) == ["wide.npz", "wide.npz.reason.txt"]
+    assert semid("retry", cwd=small).returncode == 2
+
+
+def test_commands_to_a_daemon_that_runs(small: Path, clustered: Rows):
+    daemon = start_daemon(small)
+    try:
+        wait_until(lambda: query(small, "SELECT state FROM daemon") == [("idle",)])
+        assert semid("rescan", cwd=small).stdout == "scanning\n"
+        assert semid("retry", "nobody.npz", cwd=small).stdout == (
+            "0 to be tried again; neither deferred nor rejected: nobody.npz\n"
+        )
+        assert semid("retry", "--all", cwd=small).stdout == "0 to be tried again\n"
+    finally:
+        daemon.terminate()
+        assert daemon.wait(timeout=20) == 0
+        daemon.communicate()
+
+
+def test_doctor(small: Path, clustered: Rows):
+    drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
+    semid("run", "--once", cwd=small)
+    healthy = semid("doctor", "--json", cwd=small)
+    assert healthy.returncode == 0, healthy.stdout
+    findings = json.loads(healthy.stdout)
+    assert {finding["check"] for finding in findings} >= {"database", "codebooks", "directories", "device", "sqlite"}
+    assert not [finding for finding in findings if finding["level"] == "error"]
+    (codebooks,) = (small / "state" / "codebooks").iterdir()
+    codebooks.write_bytes(codebooks.read_bytes()[:-1] + b"x")
+    connection = sqlite3.connect(small / "state" / "semid.db")
+    connection.execute("UPDATE _generations SET items = items + 1")
+    connection.execute("UPDATE _code_usage SET items = items + 1 WHERE layer = 1 AND code = 2")
+    connection.commit()
+    connection.close()
+    ill = semid("doctor", cwd=small)
+    assert ill.returncode == 1
+    for fault in ("its content is not what its name says", "items are not counted right: 1", "codes whose use is not"):
+        assert fault in ill.stdout
+    assert "restore a backup" in ill.stdout
+
+
+def test_backup_and_restore(small: Path, clustered: Rows, tmp_path: Path):
+    drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
+    semid("run", "--once", cwd=small)
+    target = tmp_path / "catalogue.tar"
+    made = semid("backup", target, cwd=small)
+    assert made.returncode == 0, made.stderr
+    again = semid("backup", target, cwd=small)
+    assert again.returncode == 78
+    assert "is there already" in again.stderr
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    shutil.rmtree(small / "state")
+    (small / "state").mkdir()
+    subprocess.run(["tar", "-xf", target, "-C", small / "state"], check=True)
+    assert semid("doctor", cwd=small).returncode == 1  # the directory for commands is made by the next run
+    assert semid("run", "--once", cwd=small).returncode == 0
+    assert semid("doctor", cwd=small).returncode == 0
+    assert items(small) == 70
+
+
 def test_every_command_has_help_worth_reading():
     listed = semid("--help")
     assert listed.returncode == 0
-    for command in ("init", "run", "status", "lookup", "demo"):
+    for command in ("init", "run", "status", "lookup", "retry", "rescan", "doctor", "backup", "demo"):
         shown = semid(command, "--help")
         assert shown.returncode == 0
         assert len(shown.stdout.splitlines()) > 6

@@ -58,6 +58,11 @@ def command(*arguments: str) -> str:
         ("import semid_daemon.store.reader", {"numpy", "click", "sqlite_utils"}),
         (command("status", "-c", "CATALOGUE/semid.toml"), {"numpy", "sqlite_utils"}),
         (command("lookup", "-c", "CATALOGUE/semid.toml", "--prefix", "1"), {"numpy", "sqlite_utils"}),
+        (
+            "import semid_daemon.commands as c; c.answer_of.__defaults__ = (0.0,)\n"
+            + command("retry", "--all", "-c", "CATALOGUE/semid.toml"),
+            {"numpy", "sqlite_utils"},
+        ),
         ("import semid_tui.app, semid_tui.cli", {"numpy", "sqlite_utils"}),
     ],
 )

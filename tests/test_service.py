@@ -15,6 +15,7 @@ from conftest import SMALL, drop_npz
 from semid_daemon.config import Config, parse_config
 from semid_daemon.console import PlainProgress
 from semid_daemon.drop import reading
+from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import load_codebooks
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.records import FloatArray
@@ -28,7 +29,7 @@ Rows = Callable[..., FloatArray]
 def run(config: Config, stop: threading.Event | None = None) -> Outcome:
     make_directories(config)
     with Writer(config.database) as writer:
-        return Service(config, writer, PlainProgress(), stop or threading.Event()).run(once=True)
+        return Service(config, writer, PlainProgress(), stop or threading.Event(), once=True).run()
 
 
 def query(config: Config, sql: str) -> list[tuple]:
@@ -173,7 +174,7 @@ def test_stopped_between_chunks_it_goes_on_at_the_right_row(catalogue: Config, c
 def test_training_interrupted_starts_anew(catalogue: Config, clustered: Rows, monkeypatch):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
     stop = threading.Event()
-    monkeypatch.setattr(Service, "_record", lambda *_: stop.set())
+    monkeypatch.setattr(Gathering, "_record", lambda *_: stop.set())
     run(catalogue, stop)
     monkeypatch.undo()
     assert query(catalogue, "SELECT count(*) FROM generations") == [(0,)]
@@ -242,6 +243,7 @@ def test_unreadable_file_is_deferred_and_others_go_on(catalogue: Config, cluster
 
 
 def test_orphan_codebooks_are_collected(catalogue: Config, clustered: Rows):
+    run(catalogue)
     catalogue.codebooks_dir.mkdir(parents=True)
     for name in ("0123.safetensors", ".4567.safetensors.tmp"):
         (catalogue.codebooks_dir / name).write_bytes(b"left by a crash")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from semid_daemon.drop.scan import signature_of
+from semid_daemon.failpoints import failpoint
 from semid_daemon.records import DropFile, Signature
 
 _HASH_BYTES = 1 << 20
@@ -79,6 +80,7 @@ def digest_of(opened: OpenFile, on_progress: Callable[[int], None] = lambda size
         both = digest.digest() + _hash(opened.sidecar, on_progress).digest()
         digest = hashlib.blake2b(both, digest_size=32, person=b"semid+ids")
     opened.check_unchanged()
+    failpoint("hashed")
     return digest.hexdigest()
 
 

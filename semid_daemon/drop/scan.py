@@ -15,14 +15,19 @@ from pathlib import Path
 from semid_daemon.records import DropFile, Signature
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
+_TICK_NAMES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lay in the drop directory: candidates by name, and what was passed over, with the reason."""
+    """What lay in the drop directory: candidates by name, and what was passed over, with the reason.
+
+    `root` identifies the directory itself: another one after it was made anew, unmounted or mounted.
+    """
 
     files: dict[str, DropFile]
     skipped: dict[str, str]
+    root: str
 
 
 def printable(path: Path) -> str:
@@ -38,8 +43,14 @@ def signature_of(status: os.stat_result) -> Signature:
     return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def scan(drop_dir: Path, *, supported: Callable[[str], bool], sidecar_suffixes: tuple[str, ...]) -> Scan:
-    """Walk the drop directory once.
+def scan(
+    drop_dir: Path,
+    *,
+    supported: Callable[[str], bool],
+    sidecar_suffixes: tuple[str, ...],
+    tick: Callable[[], None] = lambda: None,
+) -> Scan:
+    """Walk the drop directory once; `tick` is called every few thousand names.
 
     `supported` tells by its name whether a file can be one of embeddings; a file named like one of
     them but ending in one of `sidecar_suffixes` holds its item IDs. Raises OSError when the
@@ -47,23 +58,32 @@ def scan(drop_dir: Path, *, supported: Callable[[str], bool], sidecar_suffixes: 
     """
     regular: dict[Path, Signature] = {}
     skipped: dict[str, str] = {}
+    root = os.stat(drop_dir)
     pending = [drop_dir]
+    seen = 0
     while pending:
         directory = pending.pop()
         try:
-            entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+            with os.scandir(directory) as listing:
+                entries = list(listing)
         except OSError as error:
             if directory == drop_dir:
                 raise
             skipped[printable(directory.relative_to(drop_dir))] = f"directory cannot be read: {error.strerror}"
             continue
         for entry in entries:
+            seen += 1
+            if seen % _TICK_NAMES == 0:
+                tick()
             if entry.name.startswith(".") or entry.name.endswith(UNFINISHED_SUFFIXES):
                 continue
             path = directory / entry.name
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            except OSError as error:
+                skipped[printable(path.relative_to(drop_dir))] = f"cannot be looked at: {error.strerror}"
                 continue
             if stat.S_ISDIR(status.st_mode):
                 pending.append(path)
@@ -72,7 +92,8 @@ def scan(drop_dir: Path, *, supported: Callable[[str], bool], sidecar_suffixes: 
             else:
                 kind = "symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
                 skipped[printable(path.relative_to(drop_dir))] = f"{kind}: never read; put the file itself here"
-    return _pair(drop_dir, regular, skipped, supported, sidecar_suffixes)
+    files = _pair(drop_dir, regular, skipped, supported, sidecar_suffixes)
+    return Scan(files, skipped, f"{root.st_dev}:{root.st_ino}")
 
 
 def _pair(
@@ -81,7 +102,7 @@ def _pair(
     skipped: dict[str, str],
     supported: Callable[[str], bool],
     sidecar_suffixes: tuple[str, ...],
-) -> Scan:
+) -> dict[str, DropFile]:
     files: dict[str, DropFile] = {}
     for path in sorted(regular):
         name = printable(path.relative_to(drop_dir))
@@ -107,4 +128,4 @@ def _pair(
             sidecar=sidecar,
             sidecar_signature=regular[sidecar] if sidecar else None,
         )
-    return Scan(files=files, skipped=skipped)
+    return files

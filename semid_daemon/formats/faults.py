@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 import zlib
@@ -45,14 +46,15 @@ def content_errors(format_name: str, *more: type[Exception]) -> Iterator[None]:
     """Turn what a parser raises over a file's content into BadFileError.
 
     A real I/O error (an OSError with an errno) is the machine's fault and propagates. pyarrow
-    reports damaged content as an OSError too, but without an errno.
+    reports damaged content as an OSError too, but without an errno; and an offset in a file that
+    leads before its beginning comes as EINVAL from the seek.
     """
     try:
         yield
     except SemidError:
         raise
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _damaged(format_name, error) from error
     except _CONTENT_FAULTS + more as error:

@@ -12,10 +12,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from semid_daemon.drop.finish import sync_directory
 from semid_daemon.errors import CodebookError
-from semid_daemon.records import Codebooks
+from semid_daemon.failpoints import failpoint
+from semid_daemon.records import Codebooks, FloatArray
 
 _TENSOR = "codebooks"
+_BIASES = "biases"
 _FORMAT = "semid-codebooks-1"
 
 
@@ -25,10 +28,20 @@ def fingerprint(codebooks: Codebooks) -> str:
         "format": _FORMAT,
         "shape": codebooks.centroids_LKD.shape,
         "normalize_residuals": codebooks.normalize_residuals,
+        "beam_width": codebooks.beam_width,
+        "biased": codebooks.biases_LK is not None,
     }
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(codebooks.centroids_LKD, dtype="<f4").tobytes())
+    for array in _tensors(codebooks).values():
+        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def _tensors(codebooks: Codebooks) -> dict[str, FloatArray]:
+    tensors = {_TENSOR: codebooks.centroids_LKD}
+    if codebooks.biases_LK is not None:
+        tensors[_BIASES] = codebooks.biases_LK
+    return tensors
 
 
 def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str, str]) -> str:
@@ -40,16 +53,19 @@ def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str,
         "format": _FORMAT,
         "dim": str(codebooks.dim),
         "normalize_residuals": str(codebooks.normalize_residuals).lower(),
+        "beam_width": str(codebooks.beam_width),
     }
-    content = safetensors.numpy.save({_TENSOR: codebooks.centroids_LKD}, metadata=metadata)
+    content = safetensors.numpy.save(_tensors(codebooks), metadata=metadata)
     path = codebook_path(directory, name)
     partial = path.with_name(f".{path.name}.tmp")
     with open(partial, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    failpoint("codebooks-written")
     os.rename(partial, path)
     sync_directory(directory)
+    failpoint("codebooks-renamed")
     return name
 
 
@@ -64,12 +80,14 @@ def load_codebooks(directory: Path, name: str) -> Codebooks:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        centroids_LKD = safetensors.numpy.load(content)[_TENSOR]
-    except (safetensors.SafetensorError, KeyError) as error:
+        tensors = safetensors.numpy.load(content)
+        centroids_LKD, beam_width = tensors[_TENSOR], int(metadata["beam_width"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CodebookError(f"{path}: damaged: {error}; {advice}") from error
     if centroids_LKD.ndim != 3 or centroids_LKD.dtype != np.float32:
         raise CodebookError(f"{path}: holds {centroids_LKD.dtype} {centroids_LKD.shape}; {advice}")
-    codebooks = Codebooks(centroids_LKD, metadata.get("normalize_residuals") == "true")
+    normalize = metadata.get("normalize_residuals") == "true"
+    codebooks = Codebooks(centroids_LKD, normalize, tensors.get(_BIASES), beam_width)
     if fingerprint(codebooks) != name:
         raise CodebookError(f"{path}: its content is not what its name says; {advice}")
     return codebooks
@@ -92,12 +110,3 @@ def collect_orphans(directory: Path, keep: set[str]) -> list[Path]:
 
 def codebook_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.safetensors"
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,10 @@ import numpy as np
 from semid_daemon.records import EmbeddingBatch, FloatArray
 
 
+class RowsChangedError(Exception):
+    """The files do not hold the rows that were counted in them before."""
+
+
 def max_sample_rows(dim: int, max_memory_mb: int) -> int:
     """How many training rows fit: a trainer holds them twice, as they came and as residuals."""
     return max(1, max_memory_mb * (1 << 20) // (2 * 4 * dim))
@@ -19,7 +23,7 @@ def sample_rows(
 ) -> FloatArray:
     """min(total_rows, max_rows) rows (×dim float32), every subset equally likely, in their order.
 
-    `batches` must hold `total_rows` usable rows in all. Raises ValueError when they hold another number.
+    `batches` must hold `total_rows` usable rows in all. Raises RowsChangedError when they hold another number.
     """
     wanted = np.arange(total_rows)
     if total_rows > max_rows:
@@ -28,9 +32,12 @@ def sample_rows(
     seen = 0
     for batch in batches:
         rows = len(batch.item_ids)
+        if seen + rows > total_rows:
+            break
         low, high = np.searchsorted(wanted, [seen, seen + rows])
         sample_ND[low:high] = batch.embeddings_ND[wanted[low:high] - seen]
         seen += rows
-    if seen != total_rows:
-        raise ValueError(f"{total_rows} rows were announced, {seen} came")
-    return sample_ND
+    else:
+        if seen == total_rows:
+            return sample_ND
+    raise RowsChangedError(f"{total_rows} rows were counted before, but not now")

@@ -40,6 +40,8 @@ def make_trainer(quantizer: Quantizer, training: Training, device: Device) -> Tr
         device=device,
         iterations=training.iterations,
         tolerance=training.tolerance,
+        balanced=quantizer.balanced,
+        beam_width=quantizer.beam_width,
     )
 
 

@@ -18,20 +18,21 @@ from semid_daemon.quantizer.parallel import for_each_span
 _TILE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 28, "mps": 1 << 27}
 
 
-def assign(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
+def assign(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Label (N int64) of every row's nearest centroid, and x·c - ||c||²/2 of the two (N float32).
 
-    The squared distance is ||x||² less twice that. On CUDA the products are float16's: near ties may go
-    either way there, which is as good for training; codes come from `encoding.Encoder`.
+    The squared distance is ||x||² less twice that. `biases_K` are added to squared distances. On CUDA the
+    products are float16's: near ties may go either way there, which is as good for training; codes come from
+    `encoding.Encoder`.
     """
     if rows_ND.device.type == "cuda" and has_triton():
         from semid_daemon.quantizer.cuda_kernels import assign_fused
 
-        labels_N, best_N = assign_fused(rows_ND, centroids_KD)
+        labels_N, best_N = assign_fused(rows_ND, centroids_KD, _half_squares(centroids_KD, biases_K))
         return labels_N.long(), best_N
     labels_N = torch.empty(rows_ND.shape[0], dtype=torch.int64, device=rows_ND.device)
     best_N = torch.empty(rows_ND.shape[0], dtype=rows_ND.dtype, device=rows_ND.device)
-    half_squares_K = centroids_KD.square().sum(dim=1) / 2
+    half_squares_K = _half_squares(centroids_KD, biases_K)
     step = min(rows_ND.shape[0], max(64, _TILE_BYTES[rows_ND.device.type] // (4 * centroids_KD.shape[0])))
 
     def assign_tiles(tiles: Sequence[slice]) -> None:
@@ -45,6 +46,36 @@ def assign(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
     with full_float32_matmul(rows_ND.device):
         for_each_span(rows_ND.device, rows_ND.shape[0], step, assign_tiles)
     return labels_N, best_N
+
+
+def assign_two(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `assign`, by float32 products everywhere, and the second-best value too."""
+    labels_N = torch.empty(rows_ND.shape[0], dtype=torch.int64, device=rows_ND.device)
+    best_N, second_N = torch.empty((2, rows_ND.shape[0]), dtype=rows_ND.dtype, device=rows_ND.device)
+    half_squares_K = _half_squares(centroids_KD, biases_K)
+    step = min(rows_ND.shape[0], max(64, _TILE_BYTES[rows_ND.device.type] // (4 * centroids_KD.shape[0])))
+
+    def assign_tiles(tiles: Sequence[slice]) -> None:
+        for tile in tiles:
+            scores_NK = torch.mm(rows_ND[tile], centroids_KD.T).sub_(half_squares_K)
+            labels_N[tile], best_N[tile], second_N[tile] = best_two(scores_NK)
+
+    with full_float32_matmul(rows_ND.device):
+        for_each_span(rows_ND.device, rows_ND.shape[0], step, assign_tiles)
+    return labels_N, best_N, second_N
+
+
+def best_two(scores_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Index (N int64) and value of every row's greatest score, and the next value. The scores are used up."""
+    codes_N = row_argmax(scores_NK)
+    best_N = scores_NK.gather(1, codes_N[:, None])[:, 0]
+    scores_NK.scatter_(1, codes_N[:, None], -torch.inf)
+    return codes_N, best_N, scores_NK.amax(dim=1)
+
+
+def _half_squares(centroids_KD: Tensor, biases_K: Tensor | None) -> Tensor:
+    squares_K = centroids_KD.square().sum(dim=1)
+    return (squares_K if biases_K is None else squares_K + biases_K) / 2
 
 
 def row_argmax(scores_NK: Tensor) -> Tensor:

@@ -267,8 +267,8 @@ def _assign_kernel(
     tl.store(best_N + row_n, best_n, mask=live_n)
 
 
-def assign_fused(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
-    """Label (N int32) of every row's nearest centroid by float16 products, and its x·c - ||c||²/2 (N float32)."""
+def assign_fused(rows_ND: Tensor, centroids_KD: Tensor, half_squares_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Label (N int32) of the centroid with the greatest x·c - half_squares, and that value (N float32)."""
     n_rows, dim = rows_ND.shape
     labels_N = torch.empty(n_rows, dtype=torch.int32, device=rows_ND.device)
     best_N = torch.empty(n_rows, device=rows_ND.device)
@@ -276,7 +276,7 @@ def assign_fused(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]
         _assign_kernel[(triton.cdiv(n_rows, _BLOCK_N),)](
             rows_ND,
             centroids_KD.half(),
-            centroids_KD.square().sum(dim=1) / 2,
+            half_squares_K,
             labels_N,
             best_N,
             n_rows,

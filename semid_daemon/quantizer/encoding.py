@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import row_argmax
+from semid_daemon.quantizer.clustering import best_two
 from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
-from semid_daemon.quantizer.exact import encode_exact
+from semid_daemon.quantizer.exact import encode_exact, encode_searching
 from semid_daemon.quantizer.parallel import for_each_span
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
@@ -42,6 +42,9 @@ _SMALLEST_MARGIN = 1e-30
 # Tables of inner products between codebooks pay up to this many codes per dimension, and bytes.
 _ONE_PASS_CODES_PER_DIM = 2.0
 _ONE_PASS_TABLE_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
+# What goes to a device at a time, and what is too little to halve when its memory does not suffice.
+_MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
+_FEWEST_ROWS = 64
 _TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 
 
@@ -63,6 +66,8 @@ class Encoder:
         self.codebooks = codebooks
         self.device = device
         self._centroids64_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64)).to(device)
+        biases_LK = codebooks.biases_LK
+        self._biases64_LK = None if biases_LK is None else torch.from_numpy(biases_LK.astype(np.float64)).to(device)
         self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
         self._layers = [_layer(centroids_KD) for centroids_KD in self._centroids64_LKD]
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
@@ -72,13 +77,42 @@ class Encoder:
     def encode(self, embeddings_ND: FloatArray) -> CodeArray:
         """Codes (N×L int32) of embeddings (N×D float32, finite). Raises ValueError for another dimension."""
         rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND))
-        return self.encode_tensor(rows_ND.to(self.device)).cpu().numpy()
+        chunks = [
+            self.encode_tensor(chunk_ND.to(self.device)).cpu()
+            for chunk_ND in torch.split(rows_ND, _MOST_ROWS[self.device.type])
+        ]
+        return torch.cat(chunks).numpy()
 
     def encode_tensor(self, rows_ND: Tensor) -> Tensor:
-        """Codes (N×L int32) of rows (N×D float32, finite) on the encoder's device, where they stay."""
+        """Codes (N×L int32) of rows (N×D float32, finite) on the encoder's device, where they stay.
+
+        Where the device's memory does not suffice for all rows at once, it is tried with half of them.
+        """
         if rows_ND.ndim != 2 or rows_ND.shape[1] != self.codebooks.dim:
             raise ValueError(f"rows of shape {tuple(rows_ND.shape)} for codebooks of dim {self.codebooks.dim}")
+        try:
+            return self._encode_at_once(rows_ND)
+        except torch.OutOfMemoryError:
+            if rows_ND.shape[0] < _FEWEST_ROWS:
+                raise
+        # Not in the handler: the failed attempt's tensors live as long as its exception does.
+        torch.cuda.empty_cache()
+        halves = torch.split(rows_ND, (rows_ND.shape[0] + 1) // 2)
+        return torch.cat([self.encode_tensor(half_ND) for half_ND in halves])
+
+    def _encode_at_once(self, rows_ND: Tensor) -> Tensor:
         with torch.inference_mode(), full_float32_matmul(self.device):
+            if self._biases64_LK is not None or self.codebooks.beam_width > 1:
+                biases_LK = self._biases64_LK
+                if biases_LK is None:
+                    biases_LK = self._centroids64_LKD.new_zeros(self._centroids64_LKD.shape[:2])
+                return encode_searching(
+                    rows_ND.double(),
+                    self._centroids64_LKD,
+                    biases_LK,
+                    self.codebooks.normalize_residuals,
+                    self.codebooks.beam_width,
+                )
             if self._fused is None:
                 return self._encode_float32(rows_ND)
             codes_NL, flagged_N = self._fused.encode(rows_ND)
@@ -130,7 +164,7 @@ class Encoder:
                 torch.index_select(self._tables[earlier, index], 0, codes_NL[:, earlier], out=scratch_NK)
                 scores_NK.addcmul_(scratch_NK, scales[earlier][:, None], value=-1)
             scores_NK.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
-            codes_N, best_N, second_N = _best_two(scores_NK)
+            codes_N, best_N, second_N = best_two(scores_NK)
             codes_NL[:, index] = codes_N
             scales.append(guard.scale_N)
             flagged_N |= guard.doubts(best_N, second_N, layer)
@@ -144,7 +178,7 @@ class Encoder:
         for index, layer in enumerate(self._layers):
             torch.mm(residual_ND, layer.centroids_KD.T, out=scores_NW)
             scores_NW.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
-            codes_N, best_N, second_N = _best_two(scores_NW)
+            codes_N, best_N, second_N = best_two(scores_NW)
             codes_NL[:, index] = codes_N
             flagged_N |= guard.doubts(best_N, second_N, layer)
             if index + 1 < len(self._layers):
@@ -250,11 +284,3 @@ def _prefers_one_pass(codebooks: Codebooks, device: torch.device) -> bool:
         return False
     # The fused kernel has the tables' cost hidden behind its products.
     return device.type == "cuda" or codebooks.codebook_size <= _ONE_PASS_CODES_PER_DIM * codebooks.dim
-
-
-def _best_two(scores_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Index (N int64) and value of every row's greatest score, and the next value. The scores are used up."""
-    codes_N = row_argmax(scores_NK)
-    best_N = scores_NK.gather(1, codes_N[:, None])[:, 0]
-    scores_NK.scatter_(1, codes_N[:, None], -torch.inf)
-    return codes_N, best_N, scores_NK.amax(dim=1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.clustering import assign, assign_two, cluster_sums
 from semid_daemon.quantizer.seeding import seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
 from semid_daemon.records import Codebooks, FloatArray, TrainingStep
@@ -17,6 +18,12 @@ from semid_daemon.records import Codebooks, FloatArray, TrainingStep
 _LLOYD_PER_ROUND = 4
 _MAX_ROUNDS = 12
 _CHUNK_BYTES = 1 << 26
+# The best of so many runs is kept where an iteration takes no more than so many products.
+_RESTARTS = 3
+_CHEAP_PRODUCTS = 1 << 29
+# Balanced clusters hold at most this many times their share, or what so many rounds have made of it.
+_CAPACITY = 1.1
+_AUCTION_ROUNDS = 100
 
 
 class LloydTrainer:
@@ -36,8 +43,14 @@ class LloydTrainer:
         device: torch.device,
         iterations: int,
         tolerance: float,
+        balanced: bool = False,
+        beam_width: int = 1,
     ) -> None:
-        """At most `iterations` per layer, which is done when its loss falls by less than the share `tolerance`."""
+        """At most `iterations` per layer, which is done when its loss falls by less than the share `tolerance`.
+
+        `balanced` adds biases to the squared distances until every code has about as many rows, at the price
+        of a higher loss. `beam_width` only goes into the codebooks: training is greedy.
+        """
         self._n_layers = n_layers
         self._n_clusters = n_clusters
         self._normalize = normalize_residuals
@@ -45,6 +58,8 @@ class LloydTrainer:
         self._device = device
         self._iterations = iterations
         self._tolerance = tolerance
+        self._balanced = balanced
+        self._beam_width = beam_width
         self._codebooks: Codebooks | None = None
 
     @property
@@ -61,20 +76,51 @@ class LloydTrainer:
         """
         if embeddings_ND.shape[0] < self._n_clusters:
             raise ValueError(f"{embeddings_ND.shape[0]} rows for {self._n_clusters} clusters")
-        residual_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND)).to(self._device, copy=True)
-        layers = []
+        residual_ND = self._on_device(embeddings_ND)
+        layers, biases = [], []
         steps = 0
+        restarts = _RESTARTS if residual_ND.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
         for layer in range(self._n_layers):
             if self._normalize:
                 _for_chunks(residual_ND, lambda chunk_ND: torch.nn.functional.normalize(chunk_ND, dim=1))
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + layer)
-            run = _LayerRun(residual_ND, self._n_clusters, generator, self._iterations, self._tolerance)
-            for layer_step, loss in enumerate(run.losses(), start=1):
+            runs = [
+                _LayerRun(residual_ND, self._n_clusters, generator, self._iterations, self._tolerance)
+                for _ in range(restarts)
+            ]
+            before = steps
+            for loss in _losses(runs, self._balanced):
                 steps += 1
-                yield TrainingStep(step=steps, layer=layer, layer_step=layer_step, loss=loss)
-            layers.append(run.centroids_KD.cpu().numpy())
-            run.subtract()
-        self._codebooks = Codebooks(np.stack(layers), self._normalize)
+                yield TrainingStep(step=steps, layer=layer, layer_step=steps - before, loss=loss)
+            best = min(runs, key=lambda run: run.loss)
+            layers.append(best.centroids_KD.cpu().numpy())
+            biases.append(best.biases_K.cpu().numpy())
+            best.subtract()
+        biases_LK = np.stack(biases) if self._balanced else None
+        self._codebooks = Codebooks(np.stack(layers), self._normalize, biases_LK, self._beam_width)
+
+    def _on_device(self, embeddings_ND: FloatArray) -> Tensor:
+        """A copy of the rows on the device: all of them, or where its memory does not hold them every second, …"""
+        rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND))
+        while True:
+            try:
+                return rows_ND.to(self._device, copy=True)
+            except torch.OutOfMemoryError:
+                if rows_ND.shape[0] < 2 * self._n_clusters:
+                    raise
+                rows_ND = rows_ND[::2].contiguous()
+                warnings.warn(f"the device's memory holds {rows_ND.shape[0]:,} training rows, not all", stacklevel=3)
+
+
+def _losses(runs: list[_LayerRun], balanced: bool) -> Iterator[float]:
+    """The losses of all runs one after the other; at the end the best one's while it is balanced, if it is to be."""
+    for run in runs:
+        yield from run.losses()
+    if balanced:
+        best = min(runs, key=lambda run: run.loss)
+        del runs[:]
+        runs.append(best)
+        yield from best.balance()
 
 
 class _LayerRun:
@@ -89,6 +135,8 @@ class _LayerRun:
         self._tolerance = tolerance
         self._mean_square = _mean_square(rows_ND)
         self.centroids_KD = seed_centroids(rows_ND, n_clusters, generator)
+        self.biases_K = rows_ND.new_zeros(n_clusters)
+        self.loss = math.inf
 
     def losses(self) -> Iterator[float]:
         """The loss of every iteration: Lloyd's, with a round of moves after every few of them while moves pay."""
@@ -110,7 +158,7 @@ class _LayerRun:
                 alive_K1 = counts_K[:, None] > 0
                 self.centroids_KD = torch.where(alive_K1, sums_KD / counts_K.clamp_min(1)[:, None], self.centroids_KD)
                 since_moves += 1
-            loss = max(0.0, read_loss())
+            loss = self.loss = max(0.0, read_loss())
             yield loss
             if previous - loss <= self._tolerance * loss:
                 if not moves_pay:
@@ -118,9 +166,32 @@ class _LayerRun:
                 since_moves = _LLOYD_PER_ROUND  # nothing more to be had without a move
             previous = loss
 
+    def balance(self) -> Iterator[float]:
+        """Raise the biases of crowded clusters until none has much more than its share of the rows.
+
+        An auction (Bertsekas 1988) with one price per cluster, and no N×K plan: each round raises the bias of a
+        crowded cluster by what sends its surplus of most willing rows to their second choice.
+        """
+        n_clusters, count = self.centroids_KD.shape[0], self._rows_ND.shape[0]
+        capacity = math.ceil(_CAPACITY * count / n_clusters)
+        for _ in range(_AUCTION_ROUNDS):
+            labels_N, best_N, second_N = assign_two(self._rows_ND, self.centroids_KD, self.biases_K)
+            biases_N = self.biases_K[labels_N].double()
+            loss = self._mean_square - 2.0 * best_N.mean(dtype=torch.float64) - biases_N.mean()
+            yield max(0.0, float(loss))
+            counts_K = torch.bincount(labels_N, minlength=n_clusters)
+            crowded_C = (counts_K > capacity).nonzero()[:, 0]
+            if not crowded_C.numel():
+                return
+            willing_N = (best_N - second_N).argsort(stable=True)
+            by_cluster_N = willing_N[labels_N[willing_N].argsort(stable=True)]
+            last_C = (counts_K.cumsum(0) - counts_K)[crowded_C] + (counts_K[crowded_C] - capacity) - 1
+            rise_C = 2.0 * (best_N - second_N)[by_cluster_N[last_C]]
+            self.biases_K[crowded_C] += rise_C * (1.0 + 1e-6) + 1e-6 * self.loss
+
     def subtract(self) -> None:
         """Turn the rows into what this layer leaves over, in place."""
-        labels_N, _ = assign(self._rows_ND, self.centroids_KD)
+        labels_N, _ = assign(self._rows_ND, self.centroids_KD, self.biases_K)
         step = max(1, _CHUNK_BYTES // (4 * self._rows_ND.shape[1]))
         for start in range(0, self._rows_ND.shape[0], step):
             chunk = slice(start, start + step)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def utc_now() -> str:
     """Now, as `2026-01-31T12:04:51.123Z`: sorts as text, and SQLite's date functions read it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _text(datetime.now(UTC))
+
+
+def utc_in(seconds: float) -> str:
+    """The time some seconds from now."""
+    return _text(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def seconds_until(at: str) -> float:
+    """How long it is until a time; negative for one that has passed."""
+    return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds()
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Status:
     unique_rate: float | None
     singleton_rate: float | None
     max_bucket: int
+    exact_duplicates: int
     layers: list[LayerStatus]
     files: dict[str, int]
     heartbeat_at: str | None
@@ -60,7 +62,11 @@ class Reader:
     """A read-only connection. Raises StoreError when there is no database that it can read."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except PermissionError:
+            raise StoreError(f"{path}: may not be read; share a group that may") from None
+        if not there:
             raise StoreError(f"{path}: no database yet; make one with `semid init` or start `semid run`")
         self._path = path
         try:
@@ -69,7 +75,11 @@ class Reader:
             )
             self._connection.execute("SELECT 1 FROM semantic_ids LIMIT 0")
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
+            # While no daemon runs, reading takes the right to make the files beside the database anew.
+            hint = (
+                "" if os.access(path.parent, os.W_OK) else "; start the daemon, or share a group that may write there"
+            )
+            raise StoreError(f"{path}: cannot be read: {error}{hint}") from error
 
     def __enter__(self) -> Reader:
         return self
@@ -91,12 +101,13 @@ class Reader:
                 "SELECT state, detail, pid, device, heartbeat_at FROM daemon"
             ).fetchone()
             active = read(
-                "SELECT generation, fingerprint, items, distinct_ids, singletons, max_bucket"
+                "SELECT generation, fingerprint, items, distinct_ids, singletons, max_bucket, exact_duplicates"
                 " FROM _generations WHERE status = 'active'"
             ).fetchone()
-            generation, fingerprint, items, distinct, singletons, max_bucket = active or (
+            generation, fingerprint, items, distinct, singletons, max_bucket, exact_duplicates = active or (
                 None,
                 None,
+                0,
                 0,
                 0,
                 0,
@@ -121,6 +132,7 @@ class Reader:
             unique_rate=distinct / items if items else None,
             singleton_rate=singletons / items if items else None,
             max_bucket=max_bucket,
+            exact_duplicates=exact_duplicates,
             layers=[LayerStatus(*row) for row in layers],
             files=files,
             heartbeat_at=heartbeat_at,
@@ -144,6 +156,12 @@ class Reader:
                 (value,),
             ):
                 yield self._item(row, siblings=False)
+
+    def command(self, name: str) -> tuple[str, str] | None:
+        """State and answer of the command in a command file of this name; None while nobody has seen it."""
+        row = self._connection.execute("SELECT state, coalesce(answer, '') FROM _commands WHERE name = ?", (name,))
+        found: tuple[str, str] | None = row.fetchone()
+        return found
 
     def _item(self, row: tuple[str, str, int, int, str, str], *, siblings: bool = True) -> Item:
         item_id, semantic_id, suffix, generation, file, assigned_at = row

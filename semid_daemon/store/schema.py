@@ -1,4 +1,4 @@
-"""The database's schema as numbered migrations, and the checks made when it is opened.
+"""The database's schema as numbered migrations.
 
 Tables start with an underscore and are semid's own to change; the views without one are the
 contract that users query. Applied with sqlite-utils' migrations, each in its own transaction.
@@ -6,13 +6,10 @@ contract that users query. Applied with sqlite-utils' migrations, each in its ow
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from semid_daemon.errors import StoreError
+from semid_daemon.failpoints import failpoint
 
 APPLICATION_ID = 0x53454D49  # "SEMI" in the file's header: file(1) and other programs can tell whose it is
 
@@ -34,28 +31,45 @@ _M001 = [
         rows_assigned INTEGER NOT NULL DEFAULT 0,
         rows_rejected INTEGER NOT NULL DEFAULT 0,
         rows_kept INTEGER NOT NULL DEFAULT 0,
+        rows_replaced INTEGER NOT NULL DEFAULT 0,
+        rows_repeated INTEGER NOT NULL DEFAULT 0,
+        rows_zero INTEGER NOT NULL DEFAULT 0,
         chunk_rows INTEGER,
         generation INTEGER REFERENCES _generations(generation),
         reason TEXT,
         attempts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        retry_at TEXT,
         seen_at TEXT NOT NULL,
         finished_at TEXT,
-        CHECK (rows_done = rows_assigned + rows_rejected + rows_kept)
+        CHECK (rows_done = rows_assigned + rows_rejected + rows_kept + rows_replaced)
     ) STRICT
     """,
     "CREATE INDEX _files_by_status ON _files(status)",
-    # Where a content was seen. The signature only saves hashing an unchanged file again.
+    # Where a content was seen. The signature only saves hashing an unchanged file again; the root is
+    # the identity of the drop directory then, which tells a deleted file from an unmounted directory.
     """
     CREATE TABLE _sightings (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL,
         file_id INTEGER NOT NULL REFERENCES _files(id),
         signature TEXT NOT NULL,
+        root TEXT NOT NULL,
         seen_at TEXT NOT NULL,
         UNIQUE (name, file_id)
     ) STRICT
     """,
     "CREATE INDEX _sightings_by_file ON _sightings(file_id)",
+    # Files that a process had in hand when it died, and how often at the same row.
+    """
+    CREATE TABLE _suspects (
+        name TEXT NOT NULL,
+        signature TEXT NOT NULL,
+        first_row INTEGER NOT NULL,
+        deaths INTEGER NOT NULL,
+        PRIMARY KEY (name, signature)
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE _generations (
         generation INTEGER PRIMARY KEY,
@@ -70,7 +84,8 @@ _M001 = [
         items INTEGER NOT NULL DEFAULT 0,
         distinct_ids INTEGER NOT NULL DEFAULT 0,
         singletons INTEGER NOT NULL DEFAULT 0,
-        max_bucket INTEGER NOT NULL DEFAULT 0
+        max_bucket INTEGER NOT NULL DEFAULT 0,
+        exact_duplicates INTEGER NOT NULL DEFAULT 0
     ) STRICT
     """,
     "CREATE UNIQUE INDEX _generations_one_active ON _generations(status) WHERE status = 'active'",
@@ -85,9 +100,10 @@ _M001 = [
         assigned INTEGER NOT NULL,
         rejected INTEGER NOT NULL,
         kept INTEGER NOT NULL,
+        replaced INTEGER NOT NULL,
         committed_at TEXT NOT NULL,
         UNIQUE (file_id, first_row),
-        CHECK (rows = assigned + rejected + kept)
+        CHECK (rows = assigned + rejected + kept + replaced)
     ) STRICT
     """,
     """
@@ -106,11 +122,33 @@ _M001 = [
         item_id TEXT NOT NULL,
         semantic_id TEXT NOT NULL,
         suffix INTEGER NOT NULL,
+        content INTEGER NOT NULL,
         chunk_id INTEGER NOT NULL REFERENCES _chunks(id),
         PRIMARY KEY (item_id, generation)
     ) STRICT, WITHOUT ROWID
     """,
-    "CREATE UNIQUE INDEX _items_by_semantic_id ON _items(semantic_id, generation, suffix)",
+    # With the content (a hash of the embedding), so that exact duplicates are found within a bucket
+    # however large it is.
+    "CREATE INDEX _items_by_semantic_id ON _items(semantic_id, generation, content)",
+    # A bucket's size and its next suffix: the same number until an item is replaced and leaves a hole.
+    """
+    CREATE TABLE _buckets (
+        semantic_id TEXT NOT NULL,
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        items INTEGER NOT NULL CHECK (items >= 0),
+        next_suffix INTEGER NOT NULL CHECK (next_suffix >= items),
+        PRIMARY KEY (semantic_id, generation)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # How many buckets have each size: the largest one stays exact when buckets shrink.
+    """
+    CREATE TABLE _bucket_sizes (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        size INTEGER NOT NULL CHECK (size > 0),
+        buckets INTEGER NOT NULL CHECK (buckets >= 0),
+        PRIMARY KEY (generation, size)
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE _code_usage (
         generation INTEGER NOT NULL REFERENCES _generations(generation),
@@ -195,10 +233,13 @@ _M001 = [
     """
     CREATE VIEW files AS
     SELECT s.name AS file, f.status, f.rows, f.rows_rejected,
-           CASE WHEN s.id = first.id THEN f.rows_kept ELSE f.rows_kept + f.rows_assigned END AS rows_kept,
+           CASE WHEN s.id = first.id THEN f.rows_kept
+                ELSE f.rows_kept + f.rows_assigned + f.rows_replaced END AS rows_kept,
            CASE WHEN s.id = first.id OR f.reason IS NOT NULL THEN f.reason
                 ELSE 'same bytes as ' || first.name END AS reason,
-           f.attempts, s.seen_at, f.finished_at
+           f.attempts, s.seen_at, f.finished_at,
+           CASE WHEN s.id = first.id THEN f.rows_replaced ELSE 0 END AS rows_replaced,
+           f.rows_repeated, f.rows_zero, f.retry_at
     FROM _sightings s
     JOIN _files f ON f.id = s.file_id
     JOIN _sightings first
@@ -233,47 +274,5 @@ def m001_initial(db: Database) -> None:
     """The ledger, the items, the generations and the views over them."""
     for statement in _M001:
         db.execute(statement)
+    failpoint("migrating")
     db.execute("PRAGMA user_version = 1")
-
-
-def connect_writer(path: Path) -> Database:
-    """Open the database for the one writing connection: WAL, FULL, migrated, checked.
-
-    Raises StoreError when the file is not a semid database, is damaged, or was written by a newer semid.
-    """
-    # isolation_level=None: transactions begin and end only where this room says so.
-    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-    try:
-        version = check_version(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        database = Database(connection, execute_plugins=False)
-        if version < SCHEMA_VERSION:
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            migrations.apply(database)
-    except BaseException:
-        connection.close()
-        raise
-    return database
-
-
-def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema's version, 0 for a new database; refuse one that this code must not touch.
-
-    Raises StoreError when it is not a semid database, is damaged, or was written by a newer semid.
-    """
-    try:
-        application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path}: cannot be read as a database: {error}; restore it from a backup") from error
-    if application_id != APPLICATION_ID and (application_id or version or tables):
-        raise StoreError(f"{path}: a database of another program; choose another paths.state")
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: written by a newer semid (schema {version}, this one knows {SCHEMA_VERSION});"
-            " upgrade semid, or restore a backup made before"
-        )
-    return version

@@ -228,3 +228,73 @@ def test_no_rows_and_wrong_dimensions():
     assert encoder.encode(np.empty((0, 3), dtype=np.float32)).shape == (0, 2)
     with pytest.raises(ValueError, match="dim 3"):
         encoder.encode(np.ones((2, 4), dtype=np.float32))
+
+
+def beam_loop(row: npt.ArrayLike, codebooks: Codebooks) -> list[int]:
+    """The beam search by its definition: every continuation of every partial code, the least costly kept."""
+    residual = np.asarray(row, dtype=np.float64)
+    if codebooks.normalize_residuals and np.linalg.norm(residual) > 0:
+        residual = residual / np.linalg.norm(residual)
+    beam: list[tuple[float, list[int], npt.NDArray[np.float64]]] = [(0.0, [], residual)]
+    biases_LK = np.zeros(codebooks.centroids_LKD.shape[:2]) if codebooks.biases_LK is None else codebooks.biases_LK
+    for centroids_KD, biases_K in zip(codebooks.centroids_LKD.astype(np.float64), biases_LK, strict=True):
+        longer = []
+        for penalty, codes, left in beam:
+            scale = np.linalg.norm(left) if codebooks.normalize_residuals else 1.0
+            for code, centroid in enumerate(centroids_KD):
+                rest = left - scale * centroid
+                bias = penalty + scale**2 * float(biases_K[code])
+                longer.append((rest @ rest + bias, bias, [*codes, code], rest))
+        longer.sort(key=lambda each: each[0])
+        beam = [(bias, codes, rest) for _, bias, codes, rest in longer[: codebooks.beam_width]]
+    return beam[0][1]
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("width", [1, 2, 5, 40])
+def test_beam_search_and_biases(device: torch.device, width: int, biased: bool, normalize: bool):
+    rows_ND = rows(60, 12)
+    plain = codebooks_for(rows_ND, 3, 9, normalize)
+    biases_LK = np.random.default_rng(2).normal(scale=0.3, size=(3, 9)).astype(np.float32) if biased else None
+    codebooks = Codebooks(plain.centroids_LKD, normalize, biases_LK, width)
+    codes_NL = Encoder(codebooks, device).encode(rows_ND)
+    assert codes_NL.tolist() == [beam_loop(row, codebooks) for row in rows_ND]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_wider_beam_lowers_the_error(normalize: bool, popular):
+    _, rows_ND = popular
+    rows_ND = rows_ND[:300]
+    plain = codebooks_for(rows_ND, 3, 64, normalize)
+    errors = []
+    for width in (1, 4, 16):
+        codebooks = Codebooks(plain.centroids_LKD, normalize, None, width)
+        residual_ND = rows_ND.astype(np.float64)
+        for centroids_KD, codes_N in zip(plain.centroids_LKD, Encoder(codebooks, CPU).encode(rows_ND).T, strict=True):
+            scale_N1 = np.linalg.norm(residual_ND, axis=1, keepdims=True) if normalize else 1.0
+            residual_ND = residual_ND - scale_N1 * centroids_KD[codes_N]
+        errors.append(np.square(residual_ND).sum(axis=1).mean())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 0.99 * errors[0]
+
+
+def test_out_of_memory_halves_the_rows(monkeypatch: pytest.MonkeyPatch):
+    rows_ND = rows(1000, 16)
+    encoder = Encoder(codebooks_for(rows_ND, 2, 8, True), CPU)
+    expected_NL = encoder.encode(rows_ND)
+    at_once, sizes = encoder._encode_at_once, []
+
+    def little_memory(chunk_ND: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(chunk_ND))
+        if len(chunk_ND) > 300:
+            raise torch.OutOfMemoryError("no memory for so many rows")
+        return at_once(chunk_ND)
+
+    monkeypatch.setattr(encoder, "_encode_at_once", little_memory)
+    np.testing.assert_array_equal(encoder.encode(rows_ND), expected_NL)
+    assert sizes == [1000, 500, 250, 250, 500, 250, 250]
+    monkeypatch.setattr(encoder, "_encode_at_once", lambda _: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.encode(rows_ND)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer import Encoder, LloydTrainer
+from semid_daemon.quantizer import Encoder, LloydTrainer, lloyd
 from semid_daemon.quantizer.clustering import assign, cluster_sums
 from semid_daemon.quantizer.seeding import greedy_kmeans_plus_plus, kmeans_parallel, seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
@@ -73,8 +73,9 @@ def test_assignment_and_sums(device: torch.device):
     assert counts_K.tolist() == torch.bincount(labels_N, minlength=23).tolist()
 
 
-def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular):
+def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular, monkeypatch: pytest.MonkeyPatch):
     """Codebooks are the means of the rows that their own encoding gives them."""
+    monkeypatch.setattr(lloyd, "_RESTARTS", 1)  # another run starts from a higher loss
     _, rows_ND = popular
     codebooks, steps = trained(rows_ND, 3, 64, True)
     for layer in range(3):
@@ -159,7 +160,7 @@ def test_fewer_distinct_rows_than_codes_end_with_a_warning(dim: int, normalize: 
     with pytest.warns(UserWarning, match="distinct rows"):
         codebooks, steps = trained(rows_ND, 2, 8, normalize)
     assert np.isfinite(codebooks.centroids_LKD).all()
-    assert len(steps) < 60
+    assert len(steps) < 60 * lloyd._RESTARTS
     codes_NL = Encoder(codebooks, CPU).encode(rows_ND)
     assert len(np.unique(codes_NL, axis=0)) <= 5
 
@@ -218,3 +219,36 @@ def test_many_clusters_start_from_kmeans_parallel():
     assert len(seeds_KD.unique(dim=0)) == 1500
     random_KD = rows_ND[torch.randperm(20_000, generator=generator())[:1500]]
     assert inertia(rows_ND, seeds_KD) < 0.9 * inertia(rows_ND, random_KD)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_balanced_codes_share_the_rows_evenly(normalize: bool, popular):
+    _, rows_ND = popular
+    usage = {}
+    for balanced in (False, True):
+        trainer = LloydTrainer(
+            n_layers=2,
+            n_clusters=32,
+            normalize_residuals=normalize,
+            seed=1,
+            device=CPU,
+            iterations=30,
+            tolerance=1e-3,
+            balanced=balanced,
+        )
+        list(trainer.train(rows_ND))
+        codes_NL = Encoder(trainer.codebooks, CPU).encode(rows_ND)
+        usage[balanced] = np.stack([np.bincount(codes_N, minlength=32) for codes_N in codes_NL.T])
+    share = len(rows_ND) / 32
+    assert usage[False].max() > 1.5 * share
+    assert usage[True].max() <= 1.2 * share
+
+
+def test_cheap_training_keeps_the_best_of_several_runs(monkeypatch: pytest.MonkeyPatch):
+    rows_ND = np.random.default_rng(4).normal(size=(400, 6)).astype(np.float32)
+    losses = {}
+    for restarts in (1, 6):
+        monkeypatch.setattr(lloyd, "_RESTARTS", restarts)
+        codebooks, steps = trained(rows_ND, 1, 20, False)
+        losses[restarts] = inertia(torch.from_numpy(rows_ND), torch.from_numpy(codebooks.centroids_LKD[0]))
+    assert losses[6] < losses[1]

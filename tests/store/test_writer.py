@@ -199,7 +199,8 @@ def test_views_have_the_promised_columns(writer: Writer):
     promised = {
         "semantic_ids": "item_id semantic_id suffix generation file assigned_at",
         "all_semantic_ids": "item_id semantic_id suffix generation file assigned_at",
-        "files": "file status rows rows_rejected rows_kept reason attempts seen_at finished_at",
+        "files": "file status rows rows_rejected rows_kept reason attempts seen_at finished_at"
+        " rows_replaced rows_repeated rows_zero retry_at",
         "generations": "generation fingerprint layers codebook_size dim normalize_residuals items trained_rows"
         " status published_at",
         "code_usage": "generation layer code items",

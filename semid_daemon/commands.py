@@ -1,0 +1,172 @@
+"""Asking the daemon: small JSON files renamed into the commands directory, and how the daemon takes them up.
+
+The same mechanism as a drop file: it works across users by the directory's permissions, and a command
+waits while the daemon is down. The side that asks needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semid_daemon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from semid_daemon.store.writer import Writer
+
+_log = logging.getLogger("semid")
+
+MAX_BYTES = 1 << 20
+_MOST_AT_ONCE = 100
+
+Arguments = dict[str, Any]
+
+
+class CommandError(Exception):
+    """The daemon will not carry out a command; the message is its answer."""
+
+
+# -- the side that asks ------------------------------------------------------------------------------
+
+
+def submit(directory: Path, command: str, arguments: Arguments) -> str:
+    """Put a command where the daemon finds it; the name by which its answer is known.
+
+    Raises ConfigError when the directory is not there or may not be written to.
+    """
+    request = {
+        "command": command,
+        "arguments": arguments,
+        "requested_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+    name = f"{time.time_ns():020}-{uuid.uuid4().hex[:12]}.json"
+    partial = directory / f".{name}.tmp"
+    try:
+        partial.write_text(json.dumps(request), encoding="utf-8")
+        os.rename(partial, directory / name)
+    except OSError as error:
+        raise ConfigError(
+            f"{directory}: a command cannot be put there: {error.strerror};"
+            " the directory is made by `semid init` or `semid run`, and must be writable to who asks"
+        ) from error
+    return name
+
+
+def answer_of(database: Path, name: str, timeout_s: float = 5.0) -> tuple[str, str] | None:
+    """State and answer of a command once it was carried out; None when that takes too long."""
+    from semid_daemon.store.reader import Reader
+
+    until = time.monotonic() + timeout_s
+    with Reader(database) as reader:
+        while True:
+            found = reader.command(name)
+            if found is not None and found[0] != "accepted":
+                return found
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.05)
+
+
+# -- the daemon's side -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One command file. `fault` says why it is none that can be carried out."""
+
+    path: Path
+    command: str
+    arguments: Arguments
+    requested_at: str
+    fault: str | None = None
+
+
+def requests(directory: Path) -> Iterator[Request]:
+    """What lies in the directory, oldest name first, at most a hundred; names with a leading dot are unfinished."""
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except FileNotFoundError:
+        return
+    for name in names[:_MOST_AT_ONCE]:
+        path = directory / name
+        try:
+            yield _parse(path, _read(path))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError, CommandError) as error:
+            yield Request(path, "?", {}, "", fault=str(error))
+
+
+def _read(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CommandError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise CommandError(f"larger than {MAX_BYTES:,} bytes")
+        return file.read(MAX_BYTES)
+
+
+def _parse(path: Path, text: bytes) -> Request:
+    given = json.loads(text)
+    if not isinstance(given, dict) or not isinstance(given.get("command"), str):
+        raise CommandError('not an object like {"command": "rescan", "arguments": {}}')
+    arguments = given.get("arguments", {})
+    if not isinstance(arguments, dict):
+        raise CommandError("arguments: not an object")
+    return Request(path, given["command"][:100], arguments, str(given.get("requested_at", ""))[:40])
+
+
+class CommandDesk:
+    """Takes up what is asked, carries it out, and records both. A crash in between: it is carried out again.
+
+    `handlers` give the answer, or raise CommandError.
+    """
+
+    def __init__(self, directory: Path, writer: Writer, handlers: Mapping[str, Callable[[Arguments], str]]) -> None:
+        self._directory = directory
+        self._writer = writer
+        self._handlers = handlers
+        self._stuck: set[Path] = set()
+
+    def serve(self) -> None:
+        """Answer everything that lies there."""
+        for request in requests(self._directory):
+            if request.path not in self._stuck:
+                self._serve_one(request)
+
+    def _serve_one(self, request: Request) -> None:
+        name = os.fsencode(request.path.name).decode(errors="backslashreplace")
+        arguments = json.dumps(request.arguments)
+        state = self._writer.accept_command(name, request.command, arguments[:10_000], request.requested_at)
+        if state == "accepted":
+            self._writer.answer_command(name, *self._carry_out(request))
+        try:
+            request.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._stuck.add(request.path)
+            _log.warning("%s: cannot be removed: %s; remove it by hand", request.path, error.strerror)
+
+    def _carry_out(self, request: Request) -> tuple[str, str]:
+        """State and answer."""
+        handler = self._handlers.get(request.command)
+        if request.fault is not None:
+            return "failed", request.fault
+        if handler is None:
+            return "failed", f"no such command; there are {', '.join(sorted(self._handlers))}"
+        try:
+            return "done", handler(request.arguments)
+        except CommandError as error:
+            return "failed", str(error)

@@ -1,0 +1,180 @@
+"""Before the first generation: rows gather until there are enough, then codebooks are trained and published."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from semid_daemon import ingest
+from semid_daemon.backoff import pause_s
+from semid_daemon.config import Config
+from semid_daemon.console import Progress
+from semid_daemon.drop.reading import FileChangedError
+from semid_daemon.errors import BadFileError
+from semid_daemon.generations.codebook_files import save_codebooks
+from semid_daemon.generations.sampling import RowsChangedError, max_sample_rows, sample_rows
+from semid_daemon.generations.training import make_trainer, training_settings
+from semid_daemon.ingest import Tick, Waiting
+from semid_daemon.intake import Intake, said
+from semid_daemon.journal import Journal
+from semid_daemon.quantizer import Device, describe_device
+from semid_daemon.records import Codebooks, FloatArray, TrainingStep
+from semid_daemon.store.writer import Writer
+
+_FIRST_PAUSE_S = 10.0
+
+
+class Gathering:
+    """Counts what waits in the intake, and publishes generation 1 once that is enough.
+
+    `doing` sets what the heartbeat says, `tick` lets it be said.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        writer: Writer,
+        journal: Journal,
+        progress: Progress,
+        intake: Intake,
+        device: Device,
+        *,
+        stop: threading.Event,
+        doing: Callable[[str, str], None],
+        tick: Tick,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._writer = writer
+        self._journal = journal
+        self._progress = progress
+        self._intake = intake
+        self._device = device
+        self._stop = stop
+        self._doing = doing
+        self._tick = tick
+        self._now = now
+        self._unpublished: tuple[Codebooks, int, float] | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    def _waiting(self) -> list[Waiting]:
+        return [self._intake.waiting[file_id] for file_id in sorted(self._intake.waiting)]
+
+    def missing_rows(self) -> int:
+        """How many more rows are needed before the first training; 0 once there is a generation."""
+        if self._writer.active_generation() is not None:
+            return 0
+        gathered = sum(waiting.ledger.rows_usable or 0 for waiting in self._intake.waiting.values())
+        return max(0, self._config.training.min_rows - gathered)
+
+    def next_due_s(self) -> float:
+        """How long until a training that the machine refused is tried again; infinite when there is none."""
+        return self._not_before - self._now() if self._failures else float("inf")
+
+    # -- counting ----------------------------------------------------------------------------------
+
+    def next_to_survey(self) -> Waiting | None:
+        """A file whose usable rows are not counted yet."""
+        return next((each for each in self._waiting() if each.ledger.rows_usable is None), None)
+
+    def survey(self, waiting: Waiting) -> None:
+        """Read one file through, to know what is gathered."""
+        self._doing("gathering", waiting.file.name)
+        surveyed = ingest.survey(self._writer, waiting, self._config.ingest, self._check_dim, self._tick)
+        self._intake.waiting[waiting.ledger.id] = surveyed
+
+    def _check_dim(self, dim: int) -> None:
+        """The catalogue's dimension is the configured one, else that of the first file gathered."""
+        first = next((w for w in self._waiting() if w.ledger.dim), None)
+        if self._config.quantizer.dim is not None:
+            expected, whose = self._config.quantizer.dim, "quantizer.dim in semid.toml"
+        elif first is not None and first.ledger.dim is not None:
+            expected, whose = (
+                first.ledger.dim,
+                f"learnt from {first.file.name}; set quantizer.dim to choose another",
+            )
+        else:
+            return
+        if dim and dim != expected:
+            raise ingest.wrong_dimension(dim, expected, whose)
+
+    # -- training ------------------------------------------------------------------------------------
+
+    def train_when_enough(self) -> bool:
+        """Publish generation 1 once all that lies there is counted, and enough; whether that was tried."""
+        waiting = self._waiting()
+        if self._now() < self._not_before or not waiting or self.missing_rows():
+            return False
+        if any(each.ledger.rows_usable is None for each in waiting):
+            return False
+        try:
+            if self._unpublished is None:
+                self._train(waiting)
+            if self._unpublished is not None:
+                self._publish(*self._unpublished)
+            self._failures = 0
+        except (FileChangedError, BadFileError):
+            self._intake.rescan()  # a gathered file is no longer what it was
+            self._not_before = self._now() + 1.0
+        except RowsChangedError as error:
+            self._journal.info(f"counting the gathered rows anew: {error}")
+            for each in waiting:
+                unknown = replace(each.ledger, rows_usable=None)
+                self._intake.waiting[each.ledger.id] = Waiting(each.file, unknown)
+        except (OSError, MemoryError) as error:
+            self._failures += 1
+            pause = pause_s(_FIRST_PAUSE_S, self._failures)
+            self._not_before = self._now() + pause
+            self._journal.warning(f"training put off: {said(error)}; tried again in {pause:,.0f} s")
+        return True
+
+    def _train(self, waiting: list[Waiting]) -> None:
+        quantizer, training = self._config.quantizer, self._config.training
+        dim = next(each.ledger.dim for each in waiting if each.ledger.dim)
+        total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
+        self._doing("gathering", "sampling the rows to train on")
+        sample_ND = sample_rows(
+            ingest.rows_of(waiting, self._config.ingest, self._tick),
+            total_rows=total_rows,
+            max_rows=max_sample_rows(dim, training.max_memory_mb),
+            dim=dim,
+            seed=quantizer.seed,
+        )
+        self._journal.info(
+            f"training generation 1 on {sample_ND.shape[0]:,} of {total_rows:,} rows × {dim}: {quantizer.layers} layers"
+            f" of {quantizer.codebook_size} codes, {training.trainer}, on {describe_device(self._device)}"
+        )
+        started = self._now()
+        codebooks = self._run(sample_ND)
+        if codebooks is not None:
+            self._unpublished = (codebooks, sample_ND.shape[0], self._now() - started)
+
+    def _run(self, sample_ND: FloatArray) -> Codebooks | None:
+        quantizer, training = self._config.quantizer, self._config.training
+        trainer = make_trainer(quantizer, training, self._device)
+        run = self._writer.next_training_run()
+        most = training.grid_steps if training.trainer == "grid" else quantizer.layers * training.iterations
+        with self._progress.task("training", most, "steps") as advance:
+            for step in trainer.train(sample_ND):
+                self._record(run, step)
+                advance(1)
+                if self._stop.is_set():
+                    self._journal.info("training interrupted; it starts anew with the next run")
+                    return None
+        return trainer.codebooks
+
+    def _record(self, run: str, step: TrainingStep) -> None:
+        self._writer.add_training_steps(run, [step])
+        self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
+        self._tick()
+
+    def _publish(self, codebooks: Codebooks, trained_rows: int, elapsed_s: float) -> None:
+        """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
+        settings = training_settings(self._config.quantizer, self._config.training, trained_rows)
+        fingerprint = save_codebooks(self._config.codebooks_dir, codebooks, settings)
+        generation = self._writer.publish_generation(fingerprint, codebooks, trained_rows=trained_rows)
+        self._unpublished = None
+        self._journal.info(f"generation {generation.generation} published after {elapsed_s:.1f} s: {fingerprint}")

@@ -1,0 +1,119 @@
+"""What `semid doctor` asks of the database: one read-only snapshot, every count against the rows themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# A query that gives one row, (what, number of cases), per disagreement.
+_DISAGREEMENTS = {
+    "files whose rows are not the sum of their chunks": """
+        SELECT count(*) FROM _files f
+            WHERE (f.rows_done, f.rows_assigned, f.rows_rejected, f.rows_kept, f.rows_replaced) IS NOT
+                   (SELECT coalesce(sum(c.rows), 0), coalesce(sum(c.assigned), 0), coalesce(sum(c.rejected), 0),
+                    coalesce(sum(c.kept), 0), coalesce(sum(c.replaced), 0) FROM _chunks c WHERE c.file_id = f.id)
+    """,
+    "done files without all of their rows": """
+        SELECT count(*) FROM _files WHERE status = 'done' AND rows_done IS NOT rows
+    """,
+    "files whose left out rows are not the sum of their reasons": """
+        SELECT count(*) FROM _files f WHERE f.rows_rejected IS NOT
+            (SELECT coalesce(sum(r.rows), 0) FROM _rejected_rows r WHERE r.file_id = f.id)
+    """,
+    "generations whose items are not the rows that assigned an ID": """
+        SELECT count(*) FROM _generations g WHERE g.items IS NOT
+            (SELECT coalesce(sum(c.assigned), 0) FROM _chunks c WHERE c.generation = g.generation)
+    """,
+    "generations whose items are not counted right": """
+        SELECT count(*) FROM _generations g WHERE g.items IS NOT
+            (SELECT count(*) FROM _items i WHERE i.generation = g.generation)
+    """,
+    "generations whose exact duplicates are not counted right": """
+        SELECT count(*) FROM _generations g WHERE g.items - g.exact_duplicates IS NOT (SELECT count(*) FROM
+            (SELECT DISTINCT i.semantic_id, i.content FROM _items i WHERE i.generation = g.generation))
+    """,
+    "semantic IDs whose bucket is not counted right": """
+        SELECT count(*) FROM
+            (SELECT semantic_id, generation, count(*) AS items, max(suffix) AS last, count(DISTINCT suffix) AS suffixes
+             FROM _items GROUP BY semantic_id, generation) i
+            LEFT JOIN _buckets b USING (semantic_id, generation)
+            WHERE b.items IS NOT i.items OR b.next_suffix <= i.last OR i.suffixes IS NOT i.items
+    """,
+    "buckets with items that are not there": """
+        SELECT count(*) FROM _buckets b WHERE b.items > 0 AND NOT EXISTS
+            (SELECT 1 FROM _items i WHERE i.semantic_id = b.semantic_id AND i.generation = b.generation)
+    """,
+    "bucket sizes that are not counted right": """
+        SELECT count(*) FROM (
+            SELECT generation, items, count(*) AS buckets FROM _buckets WHERE items > 0 GROUP BY generation, items
+            EXCEPT SELECT generation, size, buckets FROM _bucket_sizes)
+    """,
+    "generations whose distinct IDs, singletons or largest bucket are not counted right": """
+        SELECT count(*) FROM _generations g WHERE (g.distinct_ids, g.singletons, g.max_bucket) IS NOT
+            (SELECT coalesce(sum(b.buckets), 0), coalesce(sum(b.buckets) FILTER (WHERE b.size = 1), 0),
+             coalesce(max(b.size), 0) FROM _bucket_sizes b WHERE b.generation = g.generation)
+    """,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseReport:
+    """What was found. `faults` are disagreements in words; the lists and counts are for further checks."""
+
+    faults: list[str]
+    fingerprints: list[str]
+    deferred: int
+    rejected: int
+    items: int
+
+
+class DatabaseChecks:
+    """One snapshot. Raises sqlite3.DatabaseError where the database cannot be read at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10
+        )
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+            self._connection.close()
+
+    def run(self) -> DatabaseReport:
+        read = self._connection.execute
+        faults = []
+        with self._snapshot():
+            faults += [f"integrity: {text}" for (text,) in read("PRAGMA integrity_check(10)") if text != "ok"]
+            broken = len(read("PRAGMA foreign_key_check").fetchmany(1000))
+            faults += [f"references to rows that are not there: {broken:,}"] if broken else []
+            for what, sql in _DISAGREEMENTS.items():
+                (cases,) = read(sql).fetchone()
+                faults += [f"{what}: {cases:,}"] if cases else []
+            faults += self._code_usage()
+            fingerprints = [name for (name,) in read("SELECT fingerprint FROM _generations ORDER BY generation")]
+            files = dict(read("SELECT status, count(*) FROM _files GROUP BY status").fetchall())
+            (items,) = read("SELECT coalesce(sum(items), 0) FROM _generations").fetchone()
+        return DatabaseReport(faults, fingerprints, files.get("deferred", 0), files.get("rejected", 0), items)
+
+    def _code_usage(self) -> list[str]:
+        used: Counter[tuple[int, int, int]] = Counter()
+        for generation, semantic_id in self._connection.execute("SELECT generation, semantic_id FROM _items"):
+            for layer, code in enumerate(semantic_id.split("-")):
+                used[generation, layer, int(code)] += 1
+        counted = {
+            (generation, layer, code): items
+            for generation, layer, code, items in self._connection.execute(
+                "SELECT generation, layer, code, items FROM _code_usage WHERE items > 0"
+            )
+        }
+        wrong = sum(used[key] != counted.get(key, 0) for key in used.keys() | counted.keys())
+        return [f"codes whose use is not counted right: {wrong:,}"] if wrong else []

@@ -1,0 +1,65 @@
+"""Whose turn it is: small files do not wait for a huge one to end, nor a huge one for ever for small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Literal
+
+MOST_OPEN = 4
+
+Job = Generator[int, None, None]
+
+
+class Turns:
+    """Chooses among waiting files, by ledger ID, and keeps the jobs of files that were laid aside.
+
+    "turns": a file that was not begun yet and one that was laid aside have their turns alternately, each
+    in the order in which it came. "order": the first to come runs to its end. Only a few jobs are kept open;
+    a file whose job was closed goes on at the row where it stopped, like after a restart.
+    """
+
+    def __init__(self, fairness: Literal["turns", "order"]) -> None:
+        self._fairness = fairness
+        self._jobs: dict[int, Job | None] = {}  # laid aside, the longest waiting first
+        self._last_was_new = False
+
+    def choose(self, waiting: Iterable[int]) -> int | None:
+        """Whose turn it is, of the files that wait."""
+        present = set(waiting)
+        for file_id in [each for each in self._jobs if each not in present]:
+            self.forget(file_id)
+        if not present:
+            return None
+        if self._fairness == "order":
+            return min(present)
+        new = min(present - self._jobs.keys(), default=None)
+        aside = next(iter(self._jobs), None)
+        self._last_was_new = aside is None or (new is not None and not self._last_was_new)
+        return new if self._last_was_new else aside
+
+    def resume(self, file_id: int) -> Job | None:
+        """The job of a file that was laid aside, if it is still open."""
+        return self._jobs.pop(file_id, None)
+
+    def lay_aside(self, file_id: int, job: Job) -> None:
+        """The file's turn is over before its rows are."""
+        self._jobs[file_id] = job
+        still_open = [each for each, kept in self._jobs.items() if kept is not None]
+        for each in still_open[:-MOST_OPEN]:
+            self._close(each)
+            self._jobs[each] = None
+
+    def forget(self, file_id: int) -> None:
+        """The file waits no more."""
+        self._close(file_id)
+        self._jobs.pop(file_id, None)
+
+    def close(self) -> None:
+        """Close every job: files are left as after a stop."""
+        for file_id in list(self._jobs):
+            self.forget(file_id)
+
+    def _close(self, file_id: int) -> None:
+        job = self._jobs.get(file_id)
+        if job is not None:
+            job.close()

@@ -1,0 +1,50 @@
+"""Ends a daemon whose device hangs: only a new process gets out of a call that never returns."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+_log = logging.getLogger("semid")
+EXIT_HUNG = 70  # EX_SOFTWARE
+
+
+class Watchdog:
+    """`watch` a call: when it takes longer than `limit_s`, the process says where it hangs and ends. 0: never.
+
+    Nothing is lost by that: a chunk is committed as a whole or not at all.
+    """
+
+    def __init__(self, limit_s: float, end: Callable[[int], object] = os._exit) -> None:
+        self._limit_s = limit_s
+        self._end = end
+        self._deadline: float | None = None
+        self._what = ""
+        if limit_s:
+            threading.Thread(target=self._run, name="semid-watchdog", daemon=True).start()
+
+    @contextlib.contextmanager
+    def watch(self, what: str) -> Iterator[None]:
+        self._what = what
+        self._deadline = time.monotonic() + self._limit_s
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._limit_s / 4))
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                _log.error("%s: no end after %g s; the daemon ends, start it again", self._what, self._limit_s)
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
+                    faulthandler.dump_traceback(sys.stderr)
+                self._end(EXIT_HUNG)
+                return
