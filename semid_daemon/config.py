@@ -61,6 +61,7 @@ class Training(_Section, frozen=True):
     max_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 2048
     iterations: Positive = 100
     tolerance: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 1e-4
+    epochs: NonNegative = 2
     grid_steps: Positive = 30
     grid_batch_rows: Positive = 2048
     grid_init_buffer_size: Positive = 3072
@@ -227,6 +228,7 @@ min_rows = 3072          # rows to gather before the first training
 max_memory_mb = 2048     # training rows are a sample no larger than this
 iterations = 100         # lloyd: at most so many per layer and run
 tolerance = 1e-4         # lloyd: a layer is done when its loss falls by less than this share
+epochs = 2               # lloyd: passes over all rows afterwards, where only a sample fits in max_memory_mb
 grid_steps = 30          # grid: steps in all, shared out over the layers
 grid_batch_rows = 2048   # grid: rows per step
 grid_init_buffer_size = 3072   # grid: rows that k-means++ draws a layer's first centroids from

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from semid_daemon import ingest
@@ -148,17 +149,27 @@ class Gathering:
             f" of {quantizer.codebook_size} codes, {training.trainer}, on {describe_device(self._device)}"
         )
         started = self._now()
-        codebooks = self._run(sample_ND)
+        rest: Callable[[], Iterable[FloatArray]] | None = None
+        if sample_ND.shape[0] < total_rows:
+
+            def rest() -> Iterable[FloatArray]:
+                return (batch.embeddings_ND for batch in ingest.rows_of(waiting, self._config.ingest, self._tick))
+
+        codebooks = self._run(sample_ND, rest)
         if codebooks is not None:
             self._unpublished = (codebooks, sample_ND.shape[0], self._now() - started)
 
-    def _run(self, sample_ND: FloatArray) -> Codebooks | None:
+    def _run(self, sample_ND: FloatArray, rest: Callable[[], Iterable[FloatArray]] | None) -> Codebooks | None:
+        """Train on the sample, and where it is not all of the rows go over all of them; None when interrupted."""
         quantizer, training = self._config.quantizer, self._config.training
         trainer = make_trainer(quantizer, training, self._device)
         run = self._writer.next_training_run()
         most = training.grid_steps if training.trainer == "grid" else quantizer.layers * training.iterations
         with self._progress.task("training", most, "steps") as advance:
-            for step in trainer.train(sample_ND):
+            steps = trainer.train(sample_ND)
+            if rest is not None:
+                steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
+            for step in steps:
                 self._record(run, step)
                 advance(1)
                 if self._stop.is_set():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, drop_npz
 
+from semid_daemon import gathering
 from semid_daemon.config import Config, parse_config
 from semid_daemon.console import PlainProgress
 from semid_daemon.drop import reading
@@ -264,3 +265,13 @@ def test_files_that_vanish_are_taken_up_again_when_back(catalogue: Config, clust
     drop_npz(catalogue.drop_dir, "b.npz", ids("b", 40), clustered(40, 16, seed=2))
     run(catalogue)
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
+
+
+def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clustered: Rows, monkeypatch):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 300), clustered(300, 16))
+    monkeypatch.setattr(gathering, "max_sample_rows", lambda *_: 100)
+    run(catalogue)
+    assert query(catalogue, "SELECT trained_rows FROM generations") == [(100,)]
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(300,)]
+    last = "SELECT layer FROM metrics WHERE run = 'train-1' AND name = 'loss' ORDER BY step DESC LIMIT 3"
+    assert sorted(query(catalogue, last)) == [(0,), (1,), (2,)]

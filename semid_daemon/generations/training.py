@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from semid_daemon.config import Quantizer, Training
@@ -11,12 +11,14 @@ from semid_daemon.records import Codebooks, FloatArray, TrainingStep
 
 
 class Trainer(Protocol):
-    """Iterate `train(...)` to its end, then read `codebooks`."""
+    """Iterate `train(...)` to its end, and `refine(...)` where that was a sample; then read `codebooks`."""
 
     @property
     def codebooks(self) -> Codebooks: ...
 
     def train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]: ...
+
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]: ...
 
 
 def make_trainer(quantizer: Quantizer, training: Training, device: Device) -> Trainer:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 
+_NARROW_N = 8
+_ENCODE_N = 64  # two programs fit on a multiprocessor: one's products hide what the other does with its own
 _BLOCK_N, _BLOCK_K, _STAGES = 128, 256, 4
-_WIDE_DIM = 1024  # from here on the products outweigh what follows them, and larger tiles pay
 _CHUNK_BYTES = 1 << 28  # of float16 rows at a time
 
 
@@ -31,24 +32,28 @@ def _narrow_kernel(
     DIM: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    BLOCK_L: tl.constexpr,
 ):
     row_n = (tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
     live_n = row_n < n_rows
-    for layer in tl.static_range(L):
-        square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
-        weighted_n = tl.zeros([BLOCK_N], dtype=tl.float32)
-        for first_d in range(0, DIM, BLOCK_D):
-            d = first_d + tl.arange(0, BLOCK_D)
-            real_nd = live_n[:, None] & (d < DIM)[None, :]
-            x_nd = tl.load(rows_ND + row_n[:, None] * DIM + d[None, :], mask=real_nd, other=0.0)
+    layer_l = tl.arange(0, BLOCK_L)
+    square_n = tl.zeros([BLOCK_N], dtype=tl.float32)
+    weighted_nl = tl.zeros([BLOCK_N, BLOCK_L], dtype=tl.float32)
+    for first_d in range(0, DIM, BLOCK_D):
+        d = first_d + tl.arange(0, BLOCK_D)
+        real_nd = live_n[:, None] & (d < DIM)[None, :]
+        x_nd = tl.load(rows_ND + row_n[:, None] * DIM + d[None, :], mask=real_nd, other=0.0)
+        tl.store(rows16_ND + row_n[:, None] * DIM + d[None, :], x_nd.to(tl.float16), mask=real_nd)
+        x2_nd = x_nd * x_nd
+        square_n += tl.sum(x2_nd, axis=1)
+        for layer in tl.static_range(L):
             w_d = tl.load(weights_LD + layer * DIM + d, mask=d < DIM, other=0.0)
-            weighted_n += tl.sum(x_nd * x_nd * w_d[None, :], axis=1)
-            if layer == 0:
-                square_n += tl.sum(x_nd * x_nd, axis=1)
-                tl.store(rows16_ND + row_n[:, None] * DIM + d[None, :], x_nd.to(tl.float16), mask=real_nd)
-        tl.store(weighted_NL + row_n * L + layer, weighted_n, mask=live_n)
-        if layer == 0:
-            tl.store(squares_N + row_n, square_n, mask=live_n)
+            sum_n = tl.sum(x2_nd * w_d[None, :], axis=1)
+            weighted_nl += tl.where(layer_l[None, :] == layer, sum_n[:, None], 0.0)
+    tl.store(squares_N + row_n, square_n, mask=live_n)
+    tl.store(
+        weighted_NL + row_n[:, None] * L + layer_l[None, :], weighted_nl, mask=live_n[:, None] & (layer_l < L)[None, :]
+    )
 
 
 @triton.jit
@@ -174,12 +179,11 @@ def encode_fused(
     rows16_ND = torch.empty((min(step, n_rows), dim), dtype=torch.float16, device=device)
     squares_N = torch.empty(rows16_ND.shape[0], device=device)
     weighted_NL, scales_NL = torch.empty((2, rows16_ND.shape[0], n_layers), device=device)
-    block_n = 128 if dim > _WIDE_DIM else 64
     with torch.cuda.device(device):
         for start in range(0, n_rows, step):
             chunk = slice(start, min(start + step, n_rows))
             rows = chunk.stop - chunk.start
-            _narrow_kernel[(triton.cdiv(rows, 16),)](
+            _narrow_kernel[(triton.cdiv(rows, _NARROW_N),)](
                 rows_ND[chunk],
                 weights_LD,
                 rows16_ND,
@@ -188,11 +192,12 @@ def encode_fused(
                 rows,
                 L=n_layers,
                 DIM=dim,
-                BLOCK_N=16,
-                BLOCK_D=min(256, triton.next_power_of_2(dim)),
+                BLOCK_N=_NARROW_N,
+                BLOCK_D=min(512, triton.next_power_of_2(dim)),
+                BLOCK_L=triton.next_power_of_2(n_layers),
                 num_warps=4,
             )
-            _encode_kernel[(triton.cdiv(rows, block_n),)](
+            _encode_kernel[(triton.cdiv(rows, _ENCODE_N),)](
                 rows16_ND,
                 squares_N,
                 weighted_NL,
@@ -214,7 +219,7 @@ def encode_fused(
                 ROUNDING=3.0 * 2.0**-11,
                 # Below 2^-14 float16 keeps absolute, not relative precision: 2^-25 per value.
                 UNDERFLOW=2.0**-25 * 2.0 * dim**0.5,
-                BLOCK_N=block_n,
+                BLOCK_N=_ENCODE_N,
                 BLOCK_K=_BLOCK_K,
                 BLOCK_D=64 if dim >= 64 else 32,
                 num_warps=8,

@@ -45,6 +45,7 @@ _ONE_PASS_TABLE_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
 # What goes to a device at a time, and what is too little to halve when its memory does not suffice.
 _MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
 _FEWEST_ROWS = 64
+_FEW_ROWS = 4096
 _TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 
 
@@ -118,7 +119,9 @@ class Encoder:
             codes_NL, flagged_N = self._fused.encode(rows_ND)
             doubtful = flagged_N.nonzero()[:, 0]
             if doubtful.numel():
-                codes_NL[doubtful] = self._encode_float32(rows_ND[doubtful])
+                # Few rows are sooner decided in float64 than handed through float32 first.
+                few = doubtful.numel() <= _FEW_ROWS
+                codes_NL[doubtful] = (self._encode_float64 if few else self._encode_float32)(rows_ND[doubtful])
             return codes_NL
 
     def _encode_float32(self, rows_ND: Tensor) -> Tensor:
@@ -126,10 +129,11 @@ class Encoder:
         codes_NL, flagged_N = self._encode_fast(rows_ND)
         doubtful = flagged_N.nonzero()[:, 0]
         if doubtful.numel():
-            codes_NL[doubtful] = encode_exact(
-                rows_ND[doubtful].double(), self._centroids64_LKD, self.codebooks.normalize_residuals
-            )
+            codes_NL[doubtful] = self._encode_float64(rows_ND[doubtful])
         return codes_NL
+
+    def _encode_float64(self, rows_ND: Tensor) -> Tensor:
+        return encode_exact(rows_ND.double(), self._centroids64_LKD, self.codebooks.normalize_residuals)
 
     def _encode_fast(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (N×L int32) by float32 scores, and the rows whose codes they cannot vouch for (N bool)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -76,6 +76,10 @@ class GridTrainer:
         yield from train(model, self._batches(embeddings_ND, generator), max_steps=self._max_steps)
         centroids_LKD = torch.stack([layer.centroids.detach() for layer in model.layers])
         self._codebooks = Codebooks(centroids_LKD.cpu().numpy().astype(np.float32), self._normalize)
+
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+        """Nothing: GRID's schedule has its own number of steps, on the rows that it is given."""
+        return iter(())
 
     def _batches(self, embeddings_ND: FloatArray, generator: torch.Generator) -> Iterator[Tensor]:
         """Whole batches of the rows in a shuffled order, again from the first when they run out."""

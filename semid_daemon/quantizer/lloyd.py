@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ _MAX_ROUNDS = 12
 _CHUNK_BYTES = 1 << 26
 # The best of so many runs is kept where an iteration takes no more than so many products.
 _RESTARTS = 3
+_ROWS_PER_STEP = 1 << 18
 _CHEAP_PRODUCTS = 1 << 29
 # Balanced clusters hold at most this many times their share, or what so many rounds have made of it.
 _CAPACITY = 1.1
@@ -61,6 +65,8 @@ class LloydTrainer:
         self._balanced = balanced
         self._beam_width = beam_width
         self._codebooks: Codebooks | None = None
+        self._sample_counts: list[Tensor] = []
+        self._steps = 0
 
     @property
     def codebooks(self) -> Codebooks:
@@ -72,13 +78,56 @@ class LloydTrainer:
     def train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
         """Train on embeddings (N×D float32, finite); the loss is the mean squared distance to the centroid.
 
-        Raises ValueError when there are fewer rows than clusters.
+        Raises ValueError when there are fewer rows than clusters, MemoryError when the device has too little.
         """
+        with _device_memory():
+            yield from self._train(embeddings_ND)
+
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+        """After `train` on a sample: passes over all rows, which need not fit in memory, `epochs` for every layer.
+
+        `batches()` gives them anew each time, N×D float32 each. A batch pulls every centroid towards the mean
+        of its rows there by their share of all the rows seen (Sculley 2010), those of the sample counted in.
+        """
+        with _device_memory():
+            yield from self._refine(batches, epochs)
+
+    def _refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+        layers = [torch.from_numpy(centroids_KD).to(self._device) for centroids_KD in self.codebooks.centroids_LKD]
+        biases: list[Tensor | None] = [None] * self._n_layers
+        if self.codebooks.biases_LK is not None:
+            biases = [torch.from_numpy(biases_K).to(self._device) for biases_K in self.codebooks.biases_LK]
+        for layer, seen_K in enumerate(self._sample_counts):
+            first_step, rows, total = self._steps, 0, 0.0
+            for batch in _flagging_last(itertools.chain.from_iterable(batches() for _ in range(epochs))):
+                rows_ND = torch.from_numpy(np.ascontiguousarray(batch.rows)).to(self._device)
+                for below in range(layer + 1):
+                    if self._normalize:
+                        rows_ND = torch.nn.functional.normalize(rows_ND, dim=1)
+                    if below < layer:
+                        labels_N, _ = assign(rows_ND, layers[below], biases[below])
+                        rows_ND = rows_ND - layers[below][labels_N]
+                labels_N, _ = assign(rows_ND, layers[layer], biases[layer])
+                total += float((rows_ND - layers[layer][labels_N]).square().sum(dtype=torch.float64))
+                rows += rows_ND.shape[0]
+                sums_KD, counts_K = cluster_sums(rows_ND, labels_N, self._n_clusters)
+                seen_K = seen_K + counts_K
+                pull_KD = (sums_KD - counts_K[:, None] * layers[layer]) / seen_K.clamp_min(1)[:, None]
+                layers[layer] = layers[layer] + pull_KD
+                if rows >= _ROWS_PER_STEP or (batch.last and rows):
+                    self._steps += 1
+                    yield TrainingStep(self._steps, layer, self._steps - first_step, total / rows)
+                    rows, total = 0, 0.0
+        centroids_LKD = np.stack([centroids_KD.cpu().numpy() for centroids_KD in layers])
+        self._codebooks = replace(self.codebooks, centroids_LKD=centroids_LKD)
+
+    def _train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
         if embeddings_ND.shape[0] < self._n_clusters:
             raise ValueError(f"{embeddings_ND.shape[0]} rows for {self._n_clusters} clusters")
         residual_ND = self._on_device(embeddings_ND)
         layers, biases = [], []
-        steps = 0
+        self._steps = 0
+        self._sample_counts = []
         restarts = _RESTARTS if residual_ND.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
         for layer in range(self._n_layers):
             if self._normalize:
@@ -88,14 +137,14 @@ class LloydTrainer:
                 _LayerRun(residual_ND, self._n_clusters, generator, self._iterations, self._tolerance)
                 for _ in range(restarts)
             ]
-            before = steps
+            before = self._steps
             for loss in _losses(runs, self._balanced):
-                steps += 1
-                yield TrainingStep(step=steps, layer=layer, layer_step=steps - before, loss=loss)
+                self._steps += 1
+                yield TrainingStep(step=self._steps, layer=layer, layer_step=self._steps - before, loss=loss)
             best = min(runs, key=lambda run: run.loss)
             layers.append(best.centroids_KD.cpu().numpy())
             biases.append(best.biases_K.cpu().numpy())
-            best.subtract()
+            self._sample_counts.append(best.subtract())
         biases_LK = np.stack(biases) if self._balanced else None
         self._codebooks = Codebooks(np.stack(layers), self._normalize, biases_LK, self._beam_width)
 
@@ -189,13 +238,41 @@ class _LayerRun:
             rise_C = 2.0 * (best_N - second_N)[by_cluster_N[last_C]]
             self.biases_K[crowded_C] += rise_C * (1.0 + 1e-6) + 1e-6 * self.loss
 
-    def subtract(self) -> None:
-        """Turn the rows into what this layer leaves over, in place."""
+    def subtract(self) -> Tensor:
+        """Turn the rows into what this layer leaves over, in place; how many were each centroid's (K int64)."""
         labels_N, _ = assign(self._rows_ND, self.centroids_KD, self.biases_K)
         step = max(1, _CHUNK_BYTES // (4 * self._rows_ND.shape[1]))
         for start in range(0, self._rows_ND.shape[0], step):
             chunk = slice(start, start + step)
             self._rows_ND[chunk] -= self.centroids_KD[labels_N[chunk]]
+        return torch.bincount(labels_N, minlength=self.centroids_KD.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    rows: FloatArray
+    last: bool
+
+
+def _flagging_last(batches: Iterable[FloatArray]) -> Iterator[_Batch]:
+    """The batches that have rows, each knowing whether it is the last one."""
+    held: FloatArray | None = None
+    for batch_ND in batches:
+        if batch_ND.shape[0]:
+            if held is not None:
+                yield _Batch(held, last=False)
+            held = batch_ND
+    if held is not None:
+        yield _Batch(held, last=True)
+
+
+@contextmanager
+def _device_memory() -> Iterator[None]:
+    """A device's lack of memory as Python's own, which callers without torch can tell from other failures."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"the device's memory does not suffice for training: {error}") from error
 
 
 def _for_chunks(rows_ND: Tensor, change: Callable[[Tensor], Tensor]) -> None:

@@ -252,3 +252,51 @@ def test_cheap_training_keeps_the_best_of_several_runs(monkeypatch: pytest.Monke
         codebooks, steps = trained(rows_ND, 1, 20, False)
         losses[restarts] = inertia(torch.from_numpy(rows_ND), torch.from_numpy(codebooks.centroids_LKD[0]))
     assert losses[6] < losses[1]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_going_over_all_rows_betters_what_a_sample_gave(normalize: bool, balanced: bool, popular):
+    _, rows_ND = popular
+    trainer = LloydTrainer(
+        n_layers=2,
+        n_clusters=32,
+        normalize_residuals=normalize,
+        seed=1,
+        device=CPU,
+        iterations=30,
+        tolerance=1e-3,
+        balanced=balanced,
+    )
+    steps = list(trainer.train(rows_ND[::12]))
+    of_sample = trainer.codebooks
+    more = list(trainer.refine(lambda: np.array_split(rows_ND, 7), epochs=2))
+    assert [step.step for step in more] == list(range(len(steps) + 1, len(steps) + 1 + len(more)))
+    assert {step.layer for step in more} == {0, 1}
+    unit_ND = torch.from_numpy(rows_ND)
+    if normalize:
+        unit_ND = torch.nn.functional.normalize(unit_ND, dim=1)
+    before, after = (inertia(unit_ND, torch.from_numpy(c.centroids_LKD[0])) for c in (of_sample, trainer.codebooks))
+    assert after < 0.99 * before
+    assert (trainer.codebooks.biases_LK is None) == (not balanced)
+
+
+def test_going_over_the_same_rows_again_changes_little():
+    """Rows that are already means of their clusters, counted truly, stay where they are."""
+    rows_ND = np.array([[-11.0], [-9.0], [9.0], [11.0]], dtype=np.float32)
+    trainer = LloydTrainer(
+        n_layers=1, n_clusters=2, normalize_residuals=False, seed=0, device=CPU, iterations=9, tolerance=0.0
+    )
+    list(trainer.train(rows_ND))
+    (step,) = trainer.refine(lambda: [rows_ND[:0], rows_ND], epochs=1)
+    assert step.loss == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose(np.sort(trainer.codebooks.centroids_LKD[0, :, 0]), [-10, 10], atol=1e-5)
+
+
+def test_too_little_device_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch):
+    def none_left(*_: object) -> None:
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(lloyd, "assign", none_left)
+    with pytest.raises(MemoryError, match="none left"):
+        trained(np.eye(8, dtype=np.float32), 1, 2, True)
