@@ -15,7 +15,7 @@ from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.parallel import for_each_span
 
-_PIECE = 64
+_PIECE = 128
 _TILE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 28, "mps": 1 << 27}
 
 
@@ -95,7 +95,7 @@ def cluster_sums(rows_ND: Tensor, labels_N: Tensor, n_clusters: int) -> tuple[Te
     # its atomic additions come in any order.
     narrow_N = labels_N.to(torch.int16) if n_clusters <= 1 << 15 else labels_N  # a radix sort of fewer bytes
     order_N = narrow_N.argsort(stable=True)
-    if rows_ND.device.type != "cuda":
+    if rows_ND.device.type != "cuda" or not has_triton():
         return torch.nn.functional.embedding_bag(order_N, rows_ND, starts_K, mode="sum"), counts_K
     return _sums_in_pieces(rows_ND, order_N, starts_K, counts_K), counts_K
 
@@ -104,11 +104,13 @@ def _sums_in_pieces(rows_ND: Tensor, order_N: Tensor, starts_K: Tensor, counts_K
     """Cluster sums (K×D) by way of sums of at most `_PIECE` rows each: few and large clusters alone would leave
     most of a GPU idle. How many pieces there are is not asked of the device: as many as there can be are made.
     """
+    from semid_daemon.quantizer.cuda_kernels import segment_sums
+
     pieces_K = (counts_K + _PIECE - 1) // _PIECE
     ends_K = pieces_K.cumsum(0)
     piece_P = torch.arange(order_N.numel() // _PIECE + counts_K.numel(), device=rows_ND.device)
     cluster_P = torch.searchsorted(ends_K, piece_P, right=True).clamp_max_(counts_K.numel() - 1)
-    within_P = piece_P - (ends_K - pieces_K)[cluster_P]
-    starts_P = (starts_K[cluster_P] + within_P * _PIECE).clamp_max_(order_N.numel())
-    partial_PD = torch.nn.functional.embedding_bag(order_N, rows_ND, starts_P, mode="sum")
-    return torch.nn.functional.embedding_bag(piece_P, partial_PD, ends_K - pieces_K, mode="sum")
+    starts_P = starts_K[cluster_P] + (piece_P - (ends_K - pieces_K)[cluster_P]) * _PIECE
+    ends_P = torch.minimum(starts_P + _PIECE, (starts_K + counts_K)[cluster_P])
+    partial_PD = segment_sums(rows_ND, order_N, starts_P, ends_P)
+    return segment_sums(partial_PD, None, ends_K - pieces_K, ends_K)

@@ -294,3 +294,54 @@ def assign_fused(rows_ND: Tensor, centroids_KD: Tensor, half_squares_K: Tensor) 
             num_stages=3,
         )
     return labels_N, best_N
+
+
+@triton.jit
+def _segment_sums_kernel(
+    values_ND,
+    order_N,
+    starts_S,
+    ends_S,
+    sums_SD,
+    DIM: tl.constexpr,
+    ORDERED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    segment = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    end = tl.load(ends_S + segment)
+    sum_d = tl.zeros([BLOCK_D], dtype=tl.float32)
+    for first in range(tl.load(starts_S + segment), end, BLOCK_N):
+        place_n = first + tl.arange(0, BLOCK_N)
+        live_n = place_n < end
+        row_n = place_n.to(tl.int64) if ORDERED else tl.load(order_N + place_n, mask=live_n, other=0)
+        value_nd = tl.load(
+            values_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & (d < DIM)[None, :], other=0.0
+        )
+        sum_d += tl.sum(value_nd, axis=0)
+    tl.store(sums_SD + segment * DIM + d, sum_d, mask=d < DIM)
+
+
+def segment_sums(values_ND: Tensor, order_N: Tensor | None, starts_S: Tensor, ends_S: Tensor) -> Tensor:
+    """Sum (S×D float32) of the rows `order_N[start:end]`, or `start:end` without an order, of every segment.
+
+    A segment's rows are added in their order: the same sum every time.
+    """
+    n_segments, dim = starts_S.numel(), values_ND.shape[1]
+    sums_SD = torch.empty((n_segments, dim), device=values_ND.device)
+    block_d = min(256, triton.next_power_of_2(dim))
+    with torch.cuda.device(values_ND.device):
+        _segment_sums_kernel[(n_segments, triton.cdiv(dim, block_d))](
+            values_ND,
+            starts_S if order_N is None else order_N,
+            starts_S,
+            ends_S,
+            sums_SD,
+            DIM=dim,
+            ORDERED=order_N is None,
+            BLOCK_N=16,
+            BLOCK_D=block_d,
+            num_warps=4,
+        )
+    return sums_SD
