@@ -6,7 +6,7 @@ Shape suffixes: N rows, D dim, K codes, L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import _peers
@@ -142,9 +142,8 @@ def _train_semid(rows_ND: FloatArray, size: int, normalize: bool, device: Device
     for _ in trainer.train(rows_ND):
         pass
     trained = _greedy(trainer.codebooks)
-    if _peers.HAS_FAISS and not normalize:
-        beam_5 = _peers.faiss_residual_quantizer(trainer.codebooks, beam=5, lookup_tables=False)
-        trained.encoders[", encoded by FAISS, beam 5"] = beam_5
+    searching = Encoder(replace(trainer.codebooks, beam_width=5), device)
+    trained.encoders[", beam 5"] = searching.encode
     return trained
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 import tempfile
@@ -41,5 +42,6 @@ def make_backup(config: Config, settings: Path, target: Path) -> int:
     except OSError as error:
         raise MachineError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong is told already
+            partial.unlink(missing_ok=True)
     return target.stat().st_size

@@ -17,9 +17,12 @@ import click
 
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
+from semid_daemon.store.clock import seconds_until
 from semid_daemon.store.reader import Item, Reader, Status
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SILENT_S = 5.0  # a daemon that lives writes a heartbeat every second
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -56,6 +59,12 @@ class _Group(click.Group):
         except BrokenPipeError:
             # Whoever read our output has seen enough; Python would complain once more while it shuts down.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(1)
+        except OSError as error:
+            if context.params.get("debug"):
+                raise
+            parts = [error.filename and printable(error.filename), error.strerror or str(error)]
+            click.echo(f"semid: {': '.join(part for part in parts if part)}", err=True)
             context.exit(1)
 
 
@@ -124,7 +133,7 @@ def run(config_path: Path | None, once: bool, quiet: bool) -> None:
     \b
     Exit status:
       0   stopped, or with --once: all done (or rows still missing before the first training)
-      1   with --once: some file could not be read just now
+      1   with --once: some file, or the drop directory, could not be read just now
       3   with --once: some file was rejected; `<name>.reason.txt` beside it says why
       75  another daemon holds the state directory
       78  the configuration cannot be used
@@ -150,7 +159,9 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
             outcome = Service(config, writer, progress, stop, lock, once=once).run()
     if not once:
         return 0
-    if outcome.missing_rows:
+    if outcome.source_missing is not None:
+        click.echo(f"semid: source missing: {shown(outcome.source_missing)}", err=True)
+    elif outcome.missing_rows:
         click.echo(
             f"semid: {outcome.missing_rows:,} more rows are needed before the first training"
             f" (training.min_rows = {config.training.min_rows:,}); the files stay pending",
@@ -159,7 +170,7 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
     if outcome.rejected:
         click.echo(f"semid: {outcome.rejected} file(s) rejected; see {config.rejected_dir}", err=True)
         return 3
-    return 1 if outcome.deferred else 0
+    return 1 if outcome.deferred or outcome.source_missing is not None else 0
 
 
 @contextlib.contextmanager
@@ -187,17 +198,26 @@ def status(config_path: Path | None, as_json: bool) -> None:
     with Reader(config.database) as reader:
         snapshot = reader.status()
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(snapshot)))
+        click.echo(json.dumps({**dataclasses.asdict(snapshot), "heartbeat_age_s": _heartbeat_age_s(snapshot)}))
     else:
         click.echo(_status_text(snapshot))
 
 
+def _heartbeat_age_s(status: Status) -> float | None:
+    if status.heartbeat_at is None:
+        return None
+    return round(max(0.0, -seconds_until(status.heartbeat_at)), 3)
+
+
 def _status_text(status: Status) -> str:
+    age_s = _heartbeat_age_s(status)
+    silent = age_s is not None and age_s > _SILENT_S and status.state != "stopped"
     files = ", ".join(f"{count:,} {name}" for name, count in status.files.items() if count) or "none yet"
     lines = [
         f"daemon      {status.state}"
         + (f": {status.detail}" if status.detail else "")
-        + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else ""),
+        + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else "")
+        + (f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck" if silent else ""),
         f"device      {status.device or '-'}",
         f"files       {files}",
     ]
@@ -243,11 +263,18 @@ def lookup(config_path: Path | None, items: tuple[str, ...], prefix: str | None,
             looked_up = {item_id: reader.lookup(item_id) for item_id in items}
             missing = [item_id for item_id, item in looked_up.items() if item is None]
             found = [item for item in looked_up.values() if item is not None]
+        hits = 0
         if as_json:
-            click.echo(json.dumps([dataclasses.asdict(item) for item in found]))
+            listed = [dataclasses.asdict(item) for item in found]
+            hits = len(listed)
+            click.echo(json.dumps(listed))
         else:
             for item in found:
+                hits += 1
                 click.echo(item_text(item))
+    if prefix is not None and not hits:
+        click.echo(f"semid: {prefix}: no semantic ID begins so in the active generation", err=True)
+        click.get_current_context().exit(1)
     for item_id in missing:
         click.echo(f"semid: {shown(item_id)}: no such item in the active generation", err=True)
     if missing:
@@ -259,6 +286,13 @@ def item_text(item: Item) -> str:
     if item.siblings:
         text += "\n  near: " + ", ".join(shown(sibling) for sibling in item.siblings)
     return text
+
+
+def printable(text: str | bytes | int) -> str:
+    """A name from the file system as the ledger shows it; drop.scan's of that name, which is too heavy to import."""
+    if isinstance(text, int):
+        return str(text)
+    return shown(os.fsencode(text).decode("utf-8", errors="backslashreplace"))
 
 
 def shown(text: str) -> str:
@@ -288,8 +322,8 @@ def _dropped_name(config: Config, given: str) -> str:
     path = Path(os.path.abspath(given))
     for directory in (config.drop_dir, config.rejected_dir):
         if path.is_relative_to(directory.absolute()):
-            return str(path.relative_to(directory.absolute()))
-    return given
+            return printable(str(path.relative_to(directory.absolute())))
+    return printable(given)
 
 
 @main.command()

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ _log = logging.getLogger("semid")
 
 MAX_BYTES = 1 << 20
 _MOST_AT_ONCE = 100
+_MOST_NAME, _MOST_TIME, _MOST_TEXT = 100, 40, 10_000  # characters of what is recorded
 
 Arguments = dict[str, Any]
 
@@ -90,41 +91,56 @@ class Request:
     fault: str | None = None
 
 
-def requests(directory: Path) -> Iterator[Request]:
-    """What lies in the directory, oldest name first, at most a hundred; names with a leading dot are unfinished."""
-    try:
-        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
-    except FileNotFoundError:
-        return
-    for name in names[:_MOST_AT_ONCE]:
-        path = directory / name
+def requests(paths: Iterable[Path]) -> Iterator[Request]:
+    """What these files ask; one that has gone is passed over."""
+    for path in paths:
         try:
             yield _parse(path, _read(path))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, RecursionError, CommandError) as error:
-            yield Request(path, "?", {}, "", fault=str(error))
+            yield Request(path, "?", {}, "", fault=_clean(str(error)))
 
 
 def _read(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        # Looked at before it becomes a Python file: that refuses a directory, and leaves its descriptor open.
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CommandError("not a regular file")
         if status.st_size > MAX_BYTES:
             raise CommandError(f"larger than {MAX_BYTES:,} bytes")
-        return file.read(MAX_BYTES)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _clean(text: str) -> str:
+    """Text that a database can hold: JSON can spell half of a character, UTF-8 cannot."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _cleaned(value: Any) -> Any:
+    """What JSON gave, every text in it clean."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    if isinstance(value, dict):
+        return {_clean(key): _cleaned(each) for key, each in value.items()}
+    return value
 
 
 def _parse(path: Path, text: bytes) -> Request:
-    given = json.loads(text)
+    given = _cleaned(json.loads(text))
     if not isinstance(given, dict) or not isinstance(given.get("command"), str):
         raise CommandError('not an object like {"command": "rescan", "arguments": {}}')
     arguments = given.get("arguments", {})
     if not isinstance(arguments, dict):
         raise CommandError("arguments: not an object")
-    return Request(path, given["command"][:100], arguments, str(given.get("requested_at", ""))[:40])
+    return Request(path, given["command"][:_MOST_NAME], arguments, str(given.get("requested_at", ""))[:_MOST_TIME])
 
 
 class CommandDesk:
@@ -137,26 +153,42 @@ class CommandDesk:
         self._directory = directory
         self._writer = writer
         self._handlers = handlers
-        self._stuck: set[Path] = set()
+        self._stuck: set[str] = set()  # names that are answered and cannot be removed
+        self._fault_told: str | None = None
 
     def serve(self) -> None:
-        """Answer everything that lies there."""
-        for request in requests(self._directory):
-            if request.path not in self._stuck:
-                self._serve_one(request)
+        """Answer what lies there, oldest name first, at most a hundred at once."""
+        for request in requests(self._directory / name for name in self._names()[:_MOST_AT_ONCE]):
+            self._serve_one(request)
+
+    def _names(self) -> list[str]:
+        """Command files, less those known to be stuck. Names with a leading dot are unfinished."""
+        try:
+            there = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            if self._fault_told != error.strerror:
+                _log.warning("%s: cannot be read: %s; commands wait", self._directory, error.strerror)
+            self._fault_told = error.strerror
+            return []
+        self._fault_told = None
+        self._stuck.intersection_update(there)
+        return sorted(name for name in there if name not in self._stuck and not name.startswith("."))
 
     def _serve_one(self, request: Request) -> None:
         name = os.fsencode(request.path.name).decode(errors="backslashreplace")
         arguments = json.dumps(request.arguments)
-        state = self._writer.accept_command(name, request.command, arguments[:10_000], request.requested_at)
+        state = self._writer.accept_command(name, request.command, arguments[:_MOST_TEXT], request.requested_at)
         if state == "accepted":
-            self._writer.answer_command(name, *self._carry_out(request))
+            state, answer = self._carry_out(request)
+            self._writer.answer_command(name, state, _clean(answer)[:_MOST_TEXT])
         try:
             request.path.unlink()
         except FileNotFoundError:
             pass
         except OSError as error:
-            self._stuck.add(request.path)
+            self._stuck.add(request.path.name)
             _log.warning("%s: cannot be removed: %s; remove it by hand", request.path, error.strerror)
 
     def _carry_out(self, request: Request) -> tuple[str, str]:
@@ -168,5 +200,5 @@ class CommandDesk:
             return "failed", f"no such command; there are {', '.join(sorted(self._handlers))}"
         try:
             return "done", handler(request.arguments)
-        except CommandError as error:
+        except (CommandError, OSError) as error:
             return "failed", str(error)

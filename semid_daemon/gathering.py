@@ -61,15 +61,11 @@ class Gathering:
         self._failures = 0
         self._not_before = 0.0
 
-    def _waiting(self) -> list[Waiting]:
-        return [self._intake.waiting[file_id] for file_id in sorted(self._intake.waiting)]
-
     def missing_rows(self) -> int:
         """How many more rows are needed before the first training; 0 once there is a generation."""
         if self._writer.active_generation() is not None:
             return 0
-        gathered = sum(waiting.ledger.rows_usable or 0 for waiting in self._intake.waiting.values())
-        return max(0, self._config.training.min_rows - gathered)
+        return max(0, self._config.training.min_rows - self._intake.waiting.rows_usable)
 
     def next_due_s(self) -> float:
         """How long until a training that the machine refused is tried again; infinite when there is none."""
@@ -79,7 +75,7 @@ class Gathering:
 
     def next_to_survey(self) -> Waiting | None:
         """A file whose usable rows are not counted yet."""
-        return next((each for each in self._waiting() if each.ledger.rows_usable is None), None)
+        return self._intake.waiting.first_uncounted()
 
     def survey(self, waiting: Waiting) -> None:
         """Read one file through, to know what is gathered."""
@@ -88,8 +84,8 @@ class Gathering:
         self._intake.waiting[waiting.ledger.id] = surveyed
 
     def _check_dim(self, dim: int) -> None:
-        """The catalogue's dimension is the configured one, else that of the first file gathered."""
-        first = next((w for w in self._waiting() if w.ledger.dim), None)
+        """The catalogue's dimension is the configured one, else that of the first gathered file with rows to use."""
+        first = self._intake.waiting.first_usable()
         if self._config.quantizer.dim is not None:
             expected, whose = self._config.quantizer.dim, "quantizer.dim in semid.toml"
         elif first is not None and first.ledger.dim is not None:
@@ -106,10 +102,14 @@ class Gathering:
 
     def train_when_enough(self) -> bool:
         """Publish generation 1 once all that lies there is counted, and enough; whether that was tried."""
-        waiting = self._waiting()
-        if self._now() < self._not_before or not waiting or self.missing_rows():
+        gathered = self._intake.waiting
+        if self._now() < self._not_before or not gathered or self.missing_rows():
             return False
-        if any(each.ledger.rows_usable is None for each in waiting):
+        if gathered.first_uncounted() is not None:
+            return False
+        # A file without usable rows says nothing, not even of the dimension.
+        waiting = [gathered[file_id] for file_id in sorted(gathered) if gathered[file_id].ledger.rows_usable]
+        if not waiting:
             return False
         try:
             if self._unpublished is None:

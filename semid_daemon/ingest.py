@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,64 @@ class Waiting:
 
     file: DropFile
     ledger: LedgerFile
+
+
+class WaitingFiles(MutableMapping[int, Waiting]):
+    """The files that wait, by ledger ID, in the order in which they came, and what is gathered in them.
+
+    Everything is kept up to date with each change, so that asking costs the same however many there are.
+    """
+
+    def __init__(self) -> None:
+        # Ordered dictionaries proper: looking for the first of a plain one passes all that were deleted before it.
+        self._files: OrderedDict[int, Waiting] = OrderedDict()
+        self._uncounted: OrderedDict[int, None] = OrderedDict()
+        self._usable: OrderedDict[int, None] = OrderedDict()
+        self.rows_usable = 0
+
+    def __setitem__(self, file_id: int, waiting: Waiting) -> None:
+        self._discount(file_id)
+        self._files[file_id] = waiting
+        rows = waiting.ledger.rows_usable
+        if rows is None:
+            self._uncounted[file_id] = None
+        elif rows:
+            self._usable[file_id] = None
+            self.rows_usable += rows
+
+    def __delitem__(self, file_id: int) -> None:
+        self._discount(file_id)
+        del self._files[file_id]
+
+    def _discount(self, file_id: int) -> None:
+        self._uncounted.pop(file_id, None)
+        if file_id in self._usable:
+            del self._usable[file_id]
+            self.rows_usable -= self._files[file_id].ledger.rows_usable or 0
+
+    def __getitem__(self, file_id: int) -> Waiting:
+        return self._files[file_id]
+
+    def __contains__(self, file_id: object) -> bool:
+        return file_id in self._files
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def first_uncounted(self) -> Waiting | None:
+        """A file whose usable rows are not counted yet."""
+        return self._first(self._uncounted)
+
+    def first_usable(self) -> Waiting | None:
+        """The file that was the first found to hold rows that can be used."""
+        return self._first(self._usable)
+
+    def _first(self, among: OrderedDict[int, None]) -> Waiting | None:
+        file_id = next(iter(among), None)
+        return None if file_id is None else self._files[file_id]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +134,8 @@ def register(
     signature = signature_text(file)
     known = writer.known_digest(file.name, signature)
     if known is not None:
+        if known.status == "deferred" and known.retry_at is None:  # gone under another name, and still here
+            known = writer.record_sighting(file.name, signature, known.digest, file.signature.size_bytes, root)
         return Registered(known)
     problem: BadFileError | None = None
     with open_drop_file(file) as opened:
@@ -115,7 +176,8 @@ def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:
 def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callable[[int], None], tick: Tick) -> Waiting:
     """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
     with open_embeddings(waiting.file) as (opened, source):
-        check_dim(source.dim)
+        if source.rows:
+            check_dim(source.dim)
         rows = 0
         for batch in source.batches(settings.chunk_rows):
             rows += len(usable(batch, settings).item_ids)

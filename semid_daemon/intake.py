@@ -6,22 +6,23 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from semid_daemon import trial
 from semid_daemon.backoff import pause_s
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
-from semid_daemon.drop.finish import bring_back, delete, move_away, reject
+from semid_daemon.drop.finish import bring_back, delete, move_away, reject, tidy
 from semid_daemon.drop.reading import FileChangedError, signature_text
-from semid_daemon.drop.scan import Scan, scan
+from semid_daemon.drop.scan import Scan, path_of, printable, scan
 from semid_daemon.drop.settling import Settling
 from semid_daemon.formats import SIDECAR_SUFFIXES, is_supported
 from semid_daemon.in_hand import MOST_DEATHS, SUSPECT_DEATHS, InHand
-from semid_daemon.ingest import Tick, Waiting, register, register_unopened
+from semid_daemon.ingest import Tick, Waiting, WaitingFiles, register, register_unopened
 from semid_daemon.journal import Journal
 from semid_daemon.records import DropFile
 from semid_daemon.store.clock import seconds_until, utc_in
-from semid_daemon.store.writer import LedgerFile, Writer
+from semid_daemon.store.writer import LedgerFile, Sighting, Writer
 
 _log = logging.getLogger("semid")
 
@@ -59,13 +60,15 @@ class Intake:
         self._found: Scan | None = None
         self._queue: dict[str, DropFile] = {}  # settled, to be taken up
         self._handled: dict[str, str] = {}  # name -> signature of files that need nothing more
+        self._contents: dict[str, int] = {}  # name -> ledger ID of what was last found under it
         self._told: dict[str, str] = {}  # what was passed over, so that it is said once
         self._not_before: dict[str, float] = {}  # name -> when it is tried again
         self._failures: dict[str, int] = {}  # of files that cannot be read or moved, by name
         self._suspects: dict[tuple[str, str], int] = writer.suspects()
         self._accounted = False
+        self._tidied = False
         self._scan_again = 0.0
-        self.waiting: dict[int, Waiting] = {}
+        self.waiting = WaitingFiles()
         self.unsettled = False
         self.rejected = 0
         self.deferred = 0
@@ -79,6 +82,7 @@ class Intake:
         if started < self._scan_again:
             self.unsettled = True
             return
+        self._tidy()
         try:
             found = scan(
                 self._config.drop_dir, supported=is_supported, sidecar_suffixes=SIDECAR_SUFFIXES, tick=self._tick
@@ -95,6 +99,8 @@ class Intake:
         settled, self.unsettled = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
         self._not_before = {name: at for name, at in self._not_before.items() if name in found.files}
+        self._contents = {name: file_id for name, file_id in self._contents.items() if name in found.files}
+        self._drop_changed(found)
         in_work = {waiting.file.name: signature_text(waiting.file) for waiting in self.waiting.values()}
         self._queue = {
             file.name: file
@@ -106,8 +112,27 @@ class Intake:
             )
         }
         self._forget_gone(found)
+        self._account(found)
         self._found = found
         self._scan_again = self._now() + _SCAN_SHARE * (self._now() - started)
+
+    def _tidy(self) -> None:
+        """Once, before the first scan: what a process that died was moving or deleting."""
+        if not self._tidied and self._config.drop_dir.is_dir():
+            target_dirs = (self._config.done_dir, self._config.rejected_dir)
+            self._tidied = True
+            try:
+                tidy(self._config.drop_dir, target_dirs, is_supported, SIDECAR_SUFFIXES)
+            except OSError as error:
+                self._journal.warning(f"{self._config.drop_dir}: what was left half moved stays: {said(error)}")
+
+    def _drop_changed(self, found: Scan) -> None:
+        """What waited under a name that holds something else by now: that is registered once it has settled."""
+        for waiting in list(self.waiting.values()):
+            file = found.files.get(waiting.file.name)
+            if file is not None and signature_text(file) != signature_text(waiting.file):
+                del self.waiting[waiting.ledger.id]
+                self._writer.defer(waiting.ledger.id, _CHANGED)
 
     def _source_missing(self, why: str) -> None:
         if self.missing != why:
@@ -131,18 +156,21 @@ class Intake:
             self.waiting.clear()
 
     def _forget_gone(self, found: Scan) -> None:
-        """What waited and is not there any more; once, when all is taken up, what the ledger still waits for."""
+        """What waited and is not there any more."""
         gone = [waiting for waiting in self.waiting.values() if waiting.file.name not in found.files]
         for waiting in gone:
             del self.waiting[waiting.ledger.id]
             self._writer.defer(waiting.ledger.id, _GONE)
+
+    def _account(self, found: Scan) -> None:
+        """Once, when all is taken up: what the ledger still waits for and is not there any more."""
         if self._accounted or self.unsettled or self._queue:
             return
         self._accounted = True
         elsewhere = 0
         for sighting in self._writer.unfinished_files():
             ledger = sighting.ledger
-            if ledger.id in self.waiting or sighting.name in found.files:
+            if ledger.id in self.waiting or self._is_there(sighting, found):
                 continue
             if sighting.root != found.root:
                 elsewhere += 1
@@ -155,6 +183,14 @@ class Intake:
                 f"source missing: {elsewhere:,} unfinished files were seen in another directory than what is now"
                 f" {self._config.drop_dir} (made anew, or not mounted); they stay as they are in the ledger"
             )
+
+    def _is_there(self, sighting: Sighting, found: Scan) -> bool:
+        """Whether the name still holds that content, as far as is known."""
+        file = found.files.get(sighting.name)
+        if file is None:
+            return False
+        known = self._writer.known_digest(file.name, signature_text(file))
+        return known is None or known.id == sighting.ledger.id
 
     def next_due_s(self) -> float:
         """How long until some file that was put off is due again."""
@@ -178,6 +214,8 @@ class Intake:
             self._in_hand.release()
             self._tick()
             worked = True
+        if worked and self._found is not None:
+            self._account(self._found)
         return worked
 
     def _take_up(self, file: DropFile) -> None:
@@ -203,6 +241,11 @@ class Intake:
 
             registered = register(self._writer, file, self._root, on_hashed, lambda: self._has_rested(file))
         ledger = registered.ledger
+        if ledger is not None:
+            former = self._contents.get(file.name, ledger.id)
+            self._contents[file.name] = ledger.id
+            if former != ledger.id and former not in self.waiting:
+                self._writer.defer(former, _CHANGED)
         if ledger is None:
             self.unsettled = True
         elif ledger.status == "done":
@@ -274,6 +317,8 @@ class Intake:
                 move_away(file, self._config.drop_dir, self._config.done_dir, ledger.digest)
             else:
                 delete(file)
+        except FileChangedError:
+            self.unsettled = True  # what lies there now is another content: it settles, and is registered, anew
         except OSError as error:
             self._put_off(file, f"done, but cannot be moved or deleted: {said(error)}")
         else:
@@ -292,6 +337,8 @@ class Intake:
             self._journal.warning(f"{file.name}: rejected: {reason}")
         try:
             reject(file, self._config.drop_dir, self._config.rejected_dir, ledger.digest, reason)
+        except FileChangedError:
+            self.unsettled = True
         except OSError as error:
             self._put_off(file, f"rejected, but cannot be moved: {said(error)}")
         else:
@@ -332,23 +379,23 @@ class Intake:
 
     def retry(self, names: list[str] | None) -> str:
         """Take deferred and rejected files up again, those of `names` or all; what came of it, in words."""
-        found = self._writer.retriable(names)
+        # Names are given as they are or as the ledger shows them.
+        shown = None if names is None else {name: {name, printable(Path(name))} for name in names}
+        found = self._writer.retriable(None if shown is None else sorted(set().union(*shown.values())))
         again = brought = 0
-        lacking = []
+        lacking, failed = [], []
         for sighting in found:
-            rejected = sighting.ledger.status == "rejected"
-            if rejected and bring_back(
-                sighting.name,
-                sighting.ledger.digest,
-                self._config.drop_dir,
-                self._config.rejected_dir,
-                SIDECAR_SUFFIXES,
-            ):
-                brought += 1
-            elif not os.path.lexists(self._config.drop_dir / sighting.name):
-                lacking.append(sighting.name)
+            try:
+                there, moved = self._bring_back(sighting)
+            except OSError as error:
+                failed.append(f"{sighting.name}: {said(error)}")
+                continue
+            brought += moved
+            again += there
             self._writer.readmit(sighting.ledger.id)
-            again += 1
+            if not there:
+                self._writer.defer(sighting.ledger.id, _GONE)
+                lacking.append(sighting.name)
             for memory in (self._not_before, self._failures, self._handled):
                 memory.pop(sighting.name, None)
             self._clear_suspicion(sighting.name)
@@ -356,11 +403,22 @@ class Intake:
         if brought:
             answer += f", {brought:,} of them moved back from {self._config.rejected_dir}"
         if lacking:
-            answer += f"; not there, drop again: {', '.join(lacking[:10])}" + (" ..." if len(lacking) > 10 else "")
-        unknown = sorted(set(names or ()) - {sighting.name for sighting in found})
+            answer += f"; not there, drop again: {_some(lacking)}"
+        if failed:
+            answer += f"; cannot be moved back: {_some(failed)}"
+        known = {sighting.name for sighting in found}
+        unknown = sorted(name for name, forms in (shown or {}).items() if not forms & known)
         if unknown:
-            answer += f"; neither deferred nor rejected: {', '.join(unknown[:10])}"
+            answer += f"; neither deferred nor rejected: {_some(unknown)}"
         return answer
+
+    def _bring_back(self, sighting: Sighting) -> tuple[bool, bool]:
+        """Whether the file lies in the drop directory now, and whether it was moved there from the rejected ones."""
+        drop_dir, ledger = self._config.drop_dir, sighting.ledger
+        moved = ledger.status == "rejected" and bring_back(
+            sighting.name, ledger.digest, drop_dir, self._config.rejected_dir, SIDECAR_SUFFIXES
+        )
+        return moved or os.path.lexists(drop_dir / path_of(sighting.name)), moved
 
     def rescan(self) -> None:
         """Forget what is only remembered: the next look takes everything that lies there up anew."""
@@ -372,6 +430,13 @@ class Intake:
 
 
 _GONE = "gone from the drop directory; taken up again when it is back"
+
+
+_CHANGED = "changed before it was read; taken up again when it is back"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
 
 
 def said(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from semid_daemon import trial
 from semid_daemon.backoff import pause_s
 from semid_daemon.commands import Arguments, CommandDesk, CommandError
 from semid_daemon.config import Config
@@ -47,6 +49,7 @@ class Outcome:
     rejected: int
     deferred: int
     missing_rows: int
+    source_missing: str | None = None  # why the drop directory could not be scanned
 
 
 class Service:
@@ -80,9 +83,9 @@ class Service:
         self._encoders: dict[int, Encoder] = {}
         self._journal = Journal(writer, now)
         self._desk = CommandDesk(config.commands_dir, writer, {"retry": self._retry, "rescan": self._rescan})
-        self._watchdog = Watchdog(config.ingest.watchdog_s)
         self._turns = Turns(config.ingest.fairness)
         self._in_hand = InHand(config.in_hand)
+        self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._in_hand.release)
         self._intake = Intake(
             config,
             writer,
@@ -111,6 +114,7 @@ class Service:
 
     def run(self) -> Outcome:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
+        trial.stopping = self._stop.is_set
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
             self._intake.note_death()
@@ -120,8 +124,11 @@ class Service:
                 self._loop()
             self._in_hand.release()
             self._journal.beat("stopped")
-            return Outcome(self._intake.rejected, self._intake.deferred, self._gathering.missing_rows())
+            return Outcome(
+                self._intake.rejected, self._intake.deferred, self._gathering.missing_rows(), self._intake.missing
+            )
         finally:
+            trial.stopping = threading.Event().is_set
             self._turns.close()
             self._in_hand.close()
 
@@ -142,7 +149,8 @@ class Service:
                     self._idle()
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
-                self._in_hand.release()
+                with contextlib.suppress(MachineError):
+                    self._in_hand.release()
                 if self._once:
                     raise
                 failures += 1
@@ -190,8 +198,12 @@ class Service:
         while not self._stop.is_set() and not self._changed.is_set() and self._now() < until:
             self._changed.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
             self._attend()
-        if self._intake.unsettled:  # an event came before the files had time to settle
-            self._stop.wait(settle_s)
+        if self._intake.unsettled and self._now() < until:
+            # An event came before the files had time to settle: further ones do not wake us meanwhile.
+            until = self._now() + settle_s
+            while not self._stop.is_set() and self._now() < until:
+                self._stop.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
+                self._attend()
 
     def _attend(self) -> None:
         """What must not wait for long work to end: the heartbeat, the lock, commands."""
@@ -322,6 +334,7 @@ class Service:
             self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {said(error)}")
         except DeviceError as error:
             self._intake.postpone(waiting.file, ledger, str(error))
-            self._in_hand.release()
+            with contextlib.suppress(MachineError):
+                self._in_hand.release()
             raise
         self._in_hand.release()

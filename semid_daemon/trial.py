@@ -6,12 +6,15 @@ speed. A file that a process died with several times is first read through here,
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,36 +27,64 @@ from semid_daemon.records import DropFile, Signature
 MEMORY_BYTES = 4 << 30
 _SECONDS = 120.0
 _BYTES_PER_S = 5_000_000
+_MOST_TIMEOUTS = 3  # a disk may be slow for a while; from here on it is the file
+_CANNOT, _NO_MEMORY, _UNEXPECTED = 1, 3, 4  # exit statuses; 1 is also Python's own, of a process that hardly began
+_ENDED_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+_timeouts: Counter[tuple[str, Signature]] = Counter()
+
+# Whether the daemon is to end, which then does not wait for a trial. Set by the daemon when it starts.
+stopping: Callable[[], bool] = threading.Event().is_set
 
 
 def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None]) -> str | None:
     """Read a file through in a process of its own; how that process died, or None when it did not.
 
     A file that is merely bad, or that changed, does not kill: its reason is found in the usual way.
+    Raises FileChangedError when the trial was interrupted and says nothing of the file: it is taken up anew.
+    Raises OSError when the file cannot be tried just now.
     """
     given = [str(file.path), _numbers(file.signature), str(file.sidecar or ""), _numbers(file.sidecar_signature)]
+    # A session of its own: ctrl-C is meant for the daemon.
     child = subprocess.Popen(
         [sys.executable, "-m", "semid_daemon.trial", json.dumps([file.name, *given, chunk_rows])],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    until = time.monotonic() + _SECONDS + file.signature.size_bytes / _BYTES_PER_S
     try:
-        while True:
-            try:
-                status = child.wait(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                tick()
-                if time.monotonic() > until:
-                    return "it does not come to an end"
+        status = _wait(child, _SECONDS + file.signature.size_bytes / _BYTES_PER_S, tick)
     finally:
         child.kill()
         child.wait()
+    if stopping() or (status is not None and -status in _ENDED_FROM_OUTSIDE):
+        raise FileChangedError(f"{file.name}: its trial was interrupted")
+    if status is None:
+        _timeouts[file.name, file.signature] += 1
+        if _timeouts[file.name, file.signature] < _MOST_TIMEOUTS:
+            raise OSError(errno.ETIMEDOUT, "reading it in a process of its own does not come to an end")
+        return "it does not come to an end"
+    _timeouts.pop((file.name, file.signature), None)
+    if status == _NO_MEMORY:
+        raise OSError(errno.ENOMEM, "out of memory, reading it in a process of its own")
+    if status == _CANNOT:
+        raise OSError(errno.ECHILD, "cannot be read in a process of its own: that process does not start")
     if status < 0:
         return signal.Signals(-status).name
     return f"exit status {status}" if status else None
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None]) -> int | None:
+    """The child's exit status; None when it took too long, or is not waited for because the daemon is to end."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return child.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            tick()
+            if stopping() or time.monotonic() > until:
+                return None
 
 
 def _numbers(signature: Signature | None) -> list[int] | None:
@@ -88,3 +119,9 @@ if __name__ == "__main__":
         read_through(sys.argv[1])
     except (BadFileError, FileChangedError, OSError):
         sys.exit(0)
+    except MemoryError:
+        sys.exit(_NO_MEMORY)
+    except ImportError:
+        sys.exit(_CANNOT)
+    except Exception:
+        sys.exit(_UNEXPECTED)  # as in the daemon, which it would end

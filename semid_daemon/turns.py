@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator
 from typing import Literal
 
 MOST_OPEN = 4
@@ -23,16 +23,13 @@ class Turns:
         self._jobs: dict[int, Job | None] = {}  # laid aside, the longest waiting first
         self._last_was_new = False
 
-    def choose(self, waiting: Iterable[int]) -> int | None:
-        """Whose turn it is, of the files that wait."""
-        present = set(waiting)
-        for file_id in [each for each in self._jobs if each not in present]:
+    def choose(self, waiting: Collection[int]) -> int | None:
+        """Whose turn it is, of the files that wait, in the order in which they came."""
+        for file_id in [each for each in self._jobs if each not in waiting]:
             self.forget(file_id)
-        if not present:
-            return None
         if self._fairness == "order":
-            return min(present)
-        new = min(present - self._jobs.keys(), default=None)
+            return next(iter(waiting), None)
+        new = next((each for each in waiting if each not in self._jobs), None)
         aside = next(iter(self._jobs), None)
         self._last_was_new = aside is None or (new is not None and not self._last_was_new)
         return new if self._last_was_new else aside

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from semid_daemon.errors import SemidError
+
 _log = logging.getLogger("semid")
 EXIT_HUNG = 70  # EX_SOFTWARE
 
@@ -18,12 +20,20 @@ EXIT_HUNG = 70  # EX_SOFTWARE
 class Watchdog:
     """`watch` a call: when it takes longer than `limit_s`, the process says where it hangs and ends. 0: never.
 
-    Nothing is lost by that: a chunk is committed as a whole or not at all.
+    Nothing is lost by that: a chunk is committed as a whole or not at all. `before_end` is called first: it
+    lets go of the file in hand, which is not to blame for the device.
     """
 
-    def __init__(self, limit_s: float, end: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self,
+        limit_s: float,
+        end: Callable[[int], object] = os._exit,
+        *,
+        before_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._limit_s = limit_s
         self._end = end
+        self._before_end = before_end
         self._deadline: float | None = None
         self._what = ""
         if limit_s:
@@ -46,5 +56,7 @@ class Watchdog:
                 _log.error("%s: no end after %g s; the daemon ends, start it again", self._what, self._limit_s)
                 with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
                     faulthandler.dump_traceback(sys.stderr)
+                with contextlib.suppress(OSError, SemidError):
+                    self._before_end()
                 self._end(EXIT_HUNG)
                 return

@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, drop_npz
 
+from semid_daemon.cli import _dropped_name
+from semid_daemon.config import load_config
+from semid_daemon.drop.scan import printable
 from semid_daemon.records import FloatArray
+from semid_daemon.store.writer import Writer
 
 Rows = Callable[..., FloatArray]
 
@@ -291,6 +295,71 @@ def test_backup_and_restore(small: Path, clustered: Rows, tmp_path: Path):
     assert semid("run", "--once", cwd=small).returncode == 0
     assert semid("doctor", cwd=small).returncode == 0
     assert items(small) == 70
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["init", "/dev/null/x"],
+        ["backup", "/dev/null/x.tar", "-c", "CATALOGUE"],
+        ["lookup", "\udcff", "-c", "CATALOGUE"],
+        ["lookup", "--prefix", "7-7", "-c", "CATALOGUE"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_mistakes_are_told_in_one_line(small: Path, arguments: list[str]):
+    done = semid(*(str(small / "semid.toml") if each == "CATALOGUE" else each for each in arguments))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("semid: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr) > 20
+
+
+def test_a_prefix_of_nothing_is_an_empty_list(small: Path):
+    done = semid("lookup", "--prefix", "7", "--json", "-c", small / "semid.toml")
+    assert (done.returncode, done.stdout) == (1, "[]\n")
+
+
+def test_once_without_a_drop_directory(small: Path):
+    """Gone after the daemon made it: as when it is unmounted."""
+    code = (
+        "import os, sys; from semid_daemon import state; from semid_daemon.cli import main\n"
+        "make = state.make_directories\n"
+        "def make_then_lose(config): make(config); os.rmdir(config.drop_dir)\n"
+        "state.make_directories = make_then_lose\n"
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "run", "--once", "-q", "-c", str(small / "semid.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("semid: ")] == [
+        f"semid: source missing: {small / 'drop'}: No such file or directory"
+    ]
+
+
+def test_status_of_a_daemon_that_died(small: Path):
+    with Writer(small / "state" / "semid.db") as writer:
+        writer.daemon_started(1, "cpu", "1")
+        writer.heartbeat("encoding", "a.npz")
+        fresh = semid("status", "-c", small / "semid.toml")
+        with writer._transaction() as connection:
+            connection.execute("UPDATE _daemon SET heartbeat_at = '2026-01-01T00:00:00.000Z'")
+        silent = semid("status", "-c", small / "semid.toml")
+        as_json = json.loads(semid("status", "--json", "-c", small / "semid.toml").stdout)
+        with writer._transaction() as connection:
+            connection.execute("UPDATE _daemon SET state = 'stopped'")
+        stopped = semid("status", "-c", small / "semid.toml")
+    assert "the daemon seems dead or stuck" not in fresh.stdout + stopped.stdout
+    assert " s: the daemon seems dead or stuck" in silent.stdout
+    assert as_json["heartbeat_age_s"] > 5
+
+
+def test_names_that_are_not_utf8_are_asked_for_as_the_ledger_shows_them(small: Path):
+    config = load_config(small / "semid.toml")
+    name = os.fsdecode(b"caf\xe9\n.npy")
+    assert _dropped_name(config, name) == printable(Path(name))
+    assert _dropped_name(config, str(config.drop_dir / name)) == printable(Path(name))
 
 
 def test_every_command_has_help_worth_reading():

@@ -109,3 +109,61 @@ def test_a_directory_that_is_not_there(tmp_path: Path, desk):
         submit(tmp_path / "nowhere", "greet", {})
     desk.directory.rmdir()
     desk.serve()
+
+
+def test_half_characters_are_recorded_and_harm_nobody(desk):
+    (desk.directory / "1.json").write_text('{"command": "\\ud800", "requested_at": "1\\udfff"}')
+    (desk.directory / "2.json").write_text(
+        '{"command": "greet", "arguments": {"whom": "\\udcff.npy", "\\ud800": ["\\ud800"]}, "requested_at": "2"}'
+    )
+    desk.serve()
+    (_, _, state, _), (_, _, greeted, answer) = recorded(desk)
+    assert (state, greeted, answer) == ("failed", "done", "hello \\udcff.npy")
+    assert desk.writer._read("SELECT name, requested_at FROM _commands")[0] == ("1.json", "1\\udfff")
+    assert list(desk.directory.iterdir()) == []
+
+
+def test_what_is_recorded_is_bounded(desk):
+    submit(desk.directory, "c" * 1000, {})
+    submit(desk.directory, "greet", {"whom": "w" * 100_000})
+    desk.serve()
+    lengths = desk.writer._read("SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id")
+    assert [lengths[0][0], *lengths[1][1:]] == [100, 10_000, 10_000]
+
+
+def test_the_machines_errors_are_answers(desk):
+    def failing(arguments):
+        raise OSError(5, "Input/output error")
+
+    desk._handlers = {"greet": failing}
+    submit(desk.directory, "greet", {"whom": "a"})
+    desk.serve()
+    ((_, _, state, answer),) = recorded(desk)
+    assert state == "failed"
+    assert "Input/output error" in answer
+
+
+def test_what_is_stuck_is_read_once_and_blocks_nobody(desk, caplog):
+    for number in range(120):
+        (desk.directory / f"0{number:03}.json").mkdir()
+    submit(desk.directory, "greet", {"whom": "numpy"})
+    open_before = len(os.listdir("/proc/self/fd"))
+    desk.serve()
+    desk.serve()
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert desk.asked == [{"whom": "numpy"}]
+    desk.serve()
+    assert len([record for record in caplog.records if "cannot be removed" in record.message]) == 120
+    (desk.directory / "0000.json").rmdir()
+    desk.serve()
+    assert len(desk._stuck) == 119
+
+
+def test_a_directory_that_cannot_be_read_is_told_once(desk, caplog):
+    desk._directory = desk.directory / "file"
+    desk._directory.write_text("")
+    desk.serve()
+    desk.serve()
+    assert [record.message for record in caplog.records if "commands wait" in record.message] == [
+        f"{desk._directory}: cannot be read: Not a directory; commands wait"
+    ]

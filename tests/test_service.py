@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,10 @@ from semid_daemon.console import PlainProgress
 from semid_daemon.drop import reading
 from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import load_codebooks
+from semid_daemon.in_hand import InHand
+from semid_daemon.ingest import Waiting, WaitingFiles
+from semid_daemon.intake import Intake
+from semid_daemon.journal import Journal
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.records import FloatArray
 from semid_daemon.service import Outcome, Service
@@ -275,3 +282,183 @@ def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clus
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(300,)]
     last = "SELECT layer FROM metrics WHERE run = 'train-1' AND name = 'loss' ORDER BY step DESC LIMIT 3"
     assert sorted(query(catalogue, last)) == [(0,), (1,), (2,)]
+
+
+# -- the intake alone ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def intake(catalogue: Config) -> Iterator[Intake]:
+    """The intake of a catalogue without a generation, by a clock that goes 10 s on with every look at it."""
+    make_directories(catalogue)
+    seconds = itertools.count(0, 10)
+    with Writer(catalogue.database) as writer, contextlib.closing(InHand(catalogue.in_hand)) as in_hand:
+        yield Intake(
+            catalogue,
+            writer,
+            Journal(writer),
+            PlainProgress(),
+            in_hand,
+            lambda: None,
+            now=lambda: float(next(seconds)),
+        )
+
+
+def settle(intake: Intake) -> None:
+    """Look until all that lies there is taken up."""
+    for _ in range(3):
+        intake._scan_again = 0.0
+        intake.look()
+        while intake.take_up(1_000.0, gathering=True):
+            pass
+
+
+STATES = "SELECT s.name, f.status FROM _files f JOIN _sightings s ON s.file_id = f.id ORDER BY f.id, s.id"
+
+
+def test_a_waiting_file_that_changes_is_waited_for_no_more(intake: Intake, catalogue: Config, clustered: Rows):
+    path = drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (first,) = intake.waiting
+    os.utime(path, ns=(1, 1))
+    intake._scan_again = 0.0
+    intake.look()
+    assert not intake.waiting
+    assert query(catalogue, STATES) == [("a.npz", "deferred")]
+    settle(intake)
+    assert list(intake.waiting) == [first]
+    assert intake.waiting[first].file.signature.mtime_ns == 1
+    assert query(catalogue, STATES) == [("a.npz", "pending")]
+
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    settle(intake)
+    assert len(intake.waiting) == 1
+    assert first not in intake.waiting
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+def test_content_that_was_replaced_while_nobody_looked_is_gone(intake: Intake, catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    # What the service does when the file turns out to be another while it is read.
+    intake.waiting.clear()
+    intake.unsettled = True
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    settle(intake)
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+def test_content_that_was_replaced_between_two_runs_is_gone(catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    run(catalogue)
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    run(catalogue)
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+@pytest.mark.parametrize("status", ["done", "rejected"])
+def test_a_version_that_arrives_before_the_move_is_read(
+    intake: Intake, catalogue: Config, clustered: Rows, status: str
+):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    newer = drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    content = newer.read_bytes()
+    intake.unsettled = False
+    if status == "done":
+        intake.finish(waiting.file, waiting.ledger)
+    else:
+        intake.reject(waiting, "bad")
+    assert intake.unsettled
+    assert newer.read_bytes() == content
+    assert not [path for path in catalogue.root.glob("*/*") if path.parent.name in ("done", "rejected")]
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    assert waiting.ledger.status == "pending"
+
+
+def test_retry_of_names_that_are_shown_escaped(intake: Intake, catalogue: Config, clustered: Rows):
+    raw = b"\xff \\ \x85.npz"
+    path = catalogue.drop_dir / os.fsdecode(raw)
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16)).rename(path)
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    for name in (waiting.file.name, os.fsdecode(raw)):
+        (waiting,) = intake.waiting.values()
+        intake.reject(waiting, "bad")
+        assert not path.exists()
+        assert intake.retry([name]) == f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}"
+        assert path.exists()
+        settle(intake)
+    assert intake.retry([waiting.file.name]).endswith(f"neither deferred nor rejected: {waiting.file.name}")
+
+
+def test_retry_counts_what_is_there_and_goes_on_after_an_error(intake: Intake, catalogue: Config, clustered: Rows):
+    for name in ("blocked/a.npz", "gone.npz", "good.npz"):
+        (catalogue.drop_dir / name).parent.mkdir(exist_ok=True)
+        aside = drop_npz(catalogue.root, "aside.npz", ids(name, 10), clustered(10, 16))
+        aside.rename(catalogue.drop_dir / name)
+    settle(intake)
+    for waiting in list(intake.waiting.values()):
+        intake.reject(waiting, "bad")
+    (catalogue.rejected_dir / "gone.npz").unlink()
+    (catalogue.drop_dir / "blocked").rmdir()
+    (catalogue.drop_dir / "blocked").write_text("a file where a directory was")
+    answer = intake.retry(None)
+    assert answer.startswith(f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}; ")
+    assert "; not there, drop again: gone.npz; cannot be moved back: blocked/a.npz: " in answer
+    assert query(catalogue, STATES) == [
+        ("blocked/a.npz", "rejected"),
+        ("gone.npz", "deferred"),
+        ("good.npz", "pending"),
+    ]
+    assert (catalogue.drop_dir / "good.npz").exists()
+
+
+# -- what files without rows decide -------------------------------------------------------------
+
+
+def test_files_without_usable_rows_decide_nothing(catalogue: Config, clustered: Rows):
+    np.save(catalogue.drop_dir / "a-empty.npy", np.zeros((0, 5), np.float32))
+    np.save(catalogue.drop_dir / "b-holes.npy", np.full((3, 9), np.nan, np.float32))
+    run(catalogue)
+    drop_npz(catalogue.drop_dir, "c.npz", ids("c", 70), clustered(70, 16))
+    np.save(catalogue.drop_dir / "d-empty.npy", np.zeros((0, 7), np.float32))
+    outcome = run(catalogue)
+    assert dict(query(catalogue, "SELECT file, status FROM files")) == {
+        "a-empty.npy": "done",
+        "b-holes.npy": "rejected",  # once there are codebooks, for its dimension
+        "c.npz": "done",
+        "d-empty.npy": "done",
+    }
+    assert outcome.missing_rows == 0
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(70,)]
+
+
+# -- what waits ---------------------------------------------------------------------------------
+
+
+def test_waiting_files_are_counted_as_they_change(intake: Intake, catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    random = np.random.default_rng(0)
+    files = WaitingFiles()
+    for _ in range(2_000):
+        file_id = int(random.integers(20))
+        if random.random() < 0.3:
+            files.pop(file_id, None)
+        else:
+            rows = [None, 0, 3, 5][int(random.integers(4))]
+            ledger = dataclasses.replace(waiting.ledger, id=file_id, rows_usable=rows)
+            files[file_id] = Waiting(waiting.file, ledger)
+        counted = [each.ledger.rows_usable for each in files.values()]
+        assert files.rows_usable == sum(rows or 0 for rows in counted)
+        uncounted, usable = files.first_uncounted(), files.first_usable()
+        assert (uncounted is None) == (None not in counted)
+        assert uncounted is None or uncounted.ledger.rows_usable is None
+        assert (usable is None) == (not any(counted))
+        assert usable is None or usable.ledger.rows_usable
+    files.clear()
+    assert (len(files), files.rows_usable, files.first_uncounted(), files.first_usable()) == (0, 0, None, None)

@@ -67,3 +67,9 @@ def test_what_waits_no_more_is_closed():
     assert turns.choose([2]) == 2
     assert closed == ["1"]
     assert turns.choose([]) is None
+
+
+def test_among_new_files_the_first_to_come_is_the_first():
+    waiting = dict.fromkeys([7, 3, 5])
+    assert Turns("turns").choose(waiting) == 7
+    assert Turns("order").choose(waiting) == 7

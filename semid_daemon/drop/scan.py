@@ -7,6 +7,7 @@ and nothing is opened here.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from semid_daemon.records import DropFile, Signature
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
 _TICK_NAMES = 5_000
+_ESCAPE = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U000[0-9a-f]{5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,35 @@ class Scan:
 
 
 def printable(path: Path) -> str:
-    """A path as text that any terminal, database and JSON can hold: bytes that are not UTF-8 escaped."""
-    text = os.fsencode(path).decode("utf-8", errors="backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+    """A path as text that any terminal, database and JSON can hold; no two paths have the same.
+
+    Bytes that are not UTF-8, characters that cannot be shown and backslashes are escaped; see `path_of`.
+    """
+    text = os.fsencode(path).decode("utf-8", errors="surrogateescape")
+    return text if text.isprintable() and "\\" not in text else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if "\x80" <= character <= "\xff" and not character.isprintable():
+        return f"\\u{ord(character):04x}"  # unlike the byte of that number
+    if character == "\\" or not character.isprintable():
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
+def path_of(name: str) -> Path:
+    """The path that `printable` made this text of."""
+
+    def unescaped(match: re.Match[str]) -> str:
+        code = match[1]
+        if code[0] not in "xuU":
+            return {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[code]
+        number = int(code[1:], 16)
+        return chr(0xDC00 + number if code[0] == "x" and number >= 0x80 else number)
+
+    return Path(os.fsdecode(_ESCAPE.sub(unescaped, name).encode("utf-8", errors="surrogateescape")))
 
 
 def signature_of(status: os.stat_result) -> Signature:
@@ -104,6 +129,7 @@ def _pair(
     sidecar_suffixes: tuple[str, ...],
 ) -> dict[str, DropFile]:
     files: dict[str, DropFile] = {}
+    sharing: dict[Path, list[DropFile]] = {}
     for path in sorted(regular):
         name = printable(path.relative_to(drop_dir))
         if path.name.endswith(sidecar_suffixes):
@@ -111,11 +137,11 @@ def _pair(
         if not supported(path.name):
             skipped[name] = "not a kind of file that is read"
             continue
-        # items.npy goes with items.ids.txt or items.npy.ids.txt
+        # items.npy goes with items.npy.ids.txt or items.ids.txt
         sidecar = next(
             (
                 candidate
-                for base in (path.with_suffix(""), path)
+                for base in (path, path.with_suffix(""))
                 for suffix in sidecar_suffixes
                 if (candidate := base.with_name(base.name + suffix)) in regular
             ),
@@ -128,4 +154,12 @@ def _pair(
             sidecar=sidecar,
             sidecar_signature=regular[sidecar] if sidecar else None,
         )
+        if sidecar is not None:
+            sharing.setdefault(sidecar, []).append(files[name])
+    for sidecar, users in sharing.items():
+        for file in users if len(users) > 1 else []:
+            shown = printable(Path(sidecar.name))
+            own = printable(Path(file.path.name + next(each for each in sidecar_suffixes if shown.endswith(each))))
+            skipped[file.name] = f"two files share {shown}; name it {own}"
+            del files[file.name]
     return files

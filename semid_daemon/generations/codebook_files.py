@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,14 +100,16 @@ def collect_orphans(directory: Path, keep: set[str]) -> list[Path]:
     if not directory.is_dir():
         return []
     wanted = {codebook_path(directory, name) for name in keep}
-    orphans = [
-        path
-        for path in directory.iterdir()
-        if path not in wanted and path.name.endswith((".safetensors", ".safetensors.tmp"))
-    ]
-    for path in orphans:
-        path.unlink()
-    return orphans
+    collected = []
+    for path in sorted(directory.iterdir()):
+        if path in wanted or not path.name.endswith((".safetensors", ".safetensors.tmp")):
+            continue
+        # What is no file of ours, or may not be deleted, is in nobody's way.
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
+                collected.append(path)
+    return collected
 
 
 def codebook_path(directory: Path, name: str) -> Path:

@@ -140,6 +140,10 @@ class Reader:
 
     def lookup(self, item_id: str) -> Item | None:
         """The item's semantic ID in the active generation, or None."""
+        try:
+            item_id.encode()
+        except UnicodeEncodeError:  # what a terminal's bytes that are not UTF-8 become; no item is called so
+            return None
         row = self._connection.execute(
             "SELECT item_id, semantic_id, suffix, generation, file, assigned_at FROM semantic_ids WHERE item_id = ?",
             (item_id,),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,9 @@ class Plan:
     repeated: int
 
 
+_LISTED_AT_ONCE = 50_000
+
+
 def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int, on_existing: OnExisting) -> Plan:
     """Decide by policy. `repeated` counts rows whose item occurred earlier in the same file.
 
@@ -85,6 +88,12 @@ def content_hash(embedding_D: FloatArray) -> int:
     """64 bits that tell embeddings apart, as SQLite keeps integers."""
     digest = hashlib.blake2b(embedding_D.data, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def _listed(values: Sequence[Any]) -> Iterator[str]:
+    """Values as JSON arrays for json_each, in slices: SQLite takes no text of more than 1,000,000,000 bytes."""
+    for start in range(0, len(values), _LISTED_AT_ONCE):
+        yield json.dumps(values[start : start + _LISTED_AT_ONCE], ensure_ascii=False)
 
 
 class Rows(Transactions):
@@ -189,13 +198,16 @@ class Rows(Transactions):
         self._connection.execute(f"UPDATE _files SET reason = ({REJECTED_IN_WORDS}) WHERE id = ?", (file_id,))
 
     def _known_items(self, generation: int, item_ids: list[str]) -> dict[str, Known]:
-        rows = self._connection.execute(
-            "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id"
-            " FROM _items i JOIN _chunks c ON c.id = i.chunk_id"
-            " WHERE i.generation = ? AND i.item_id IN (SELECT value FROM json_each(?))",
-            (generation, json.dumps(item_ids)),
-        )
-        return {item_id: Known(*rest) for item_id, *rest in rows}
+        known: dict[str, Known] = {}
+        for listed in _listed(item_ids):
+            rows = self._connection.execute(
+                "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id"
+                " FROM _items i JOIN _chunks c ON c.id = i.chunk_id"
+                " WHERE i.generation = ? AND i.item_id IN (SELECT value FROM json_each(?))",
+                (generation, listed),
+            )
+            known.update((item_id, Known(*rest)) for item_id, *rest in rows)
+        return known
 
     def _place(
         self,
@@ -265,25 +277,28 @@ class Rows(Transactions):
     def _buckets(self, generation: int, semantic_ids: set[str]) -> dict[str, tuple[int, int]]:
         """Size and next suffix of each bucket; (0, 0) for one there never was."""
         buckets = dict.fromkeys(semantic_ids, (0, 0))
-        for semantic_id, items, next_suffix in self._connection.execute(
-            "SELECT semantic_id, items, next_suffix FROM _buckets"
-            " WHERE generation = ? AND semantic_id IN (SELECT value FROM json_each(?))",
-            (generation, json.dumps(sorted(semantic_ids))),
-        ):
-            buckets[semantic_id] = (items, next_suffix)
+        for listed in _listed(sorted(semantic_ids)):
+            for semantic_id, items, next_suffix in self._connection.execute(
+                "SELECT semantic_id, items, next_suffix FROM _buckets"
+                " WHERE generation = ? AND semantic_id IN (SELECT value FROM json_each(?))",
+                (generation, listed),
+            ):
+                buckets[semantic_id] = (items, next_suffix)
         return buckets
 
     def _present(self, generation: int, pairs: set[tuple[str, int]]) -> set[tuple[str, int]]:
         """Those of some (semantic ID, content hash) that an item has."""
-        if not pairs:
-            return set()
-        found = self._connection.execute(
-            "SELECT json_extract(j.value, '$[0]') AS of_id, json_extract(j.value, '$[1]') AS of_content"
-            " FROM json_each(?) j WHERE EXISTS (SELECT 1 FROM _items i"
-            " WHERE i.semantic_id = of_id AND i.generation = ? AND i.content = of_content)",
-            (json.dumps(sorted(pairs)), generation),
-        )
-        return set(found)
+        found: set[tuple[str, int]] = set()
+        for listed in _listed(sorted(pairs)):
+            found.update(
+                self._connection.execute(
+                    "SELECT json_extract(j.value, '$[0]') AS of_id, json_extract(j.value, '$[1]') AS of_content"
+                    " FROM json_each(?) j WHERE EXISTS (SELECT 1 FROM _items i"
+                    " WHERE i.semantic_id = of_id AND i.generation = ? AND i.content = of_content)",
+                    (listed, generation),
+                )
+            )
+        return found
 
     def _count_sizes(self, generation: int, before: Mapping[str, int], after: Mapping[str, int]) -> None:
         """Keep the histogram of bucket sizes, and the generation's figures that come from it."""

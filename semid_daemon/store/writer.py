@@ -141,12 +141,15 @@ class Writer(Ledger, Rows):
     def accept_command(self, name: str, command: str, arguments: str, requested_at: str) -> str:
         """Note a command under the name of its file, once; the state it is in: accepted, done or failed."""
         with self._transaction() as connection:
-            number = connection.execute(
+            connection.execute(
                 "INSERT INTO _commands (name, command, arguments, state, requested_at) VALUES (?, ?, ?, 'accepted', ?)"
                 " ON CONFLICT DO NOTHING",
                 (name, command, arguments, requested_at),
-            ).lastrowid
-            connection.execute("DELETE FROM _commands WHERE id <= ?", ((number or 0) - _COMMANDS_KEPT,))
+            )
+            connection.execute(
+                "DELETE FROM _commands WHERE id <= (SELECT max(id) FROM _commands) - ? AND name != ?",
+                (_COMMANDS_KEPT, name),
+            )
         failpoint("command-accepted")
         (state,) = self._read_one("SELECT state FROM _commands WHERE name = ?", (name,))
         return str(state)

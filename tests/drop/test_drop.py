@@ -12,7 +12,7 @@ import pytest
 
 from semid_daemon.drop import finish
 from semid_daemon.drop.reading import FileChangedError, digest_of, open_drop_file
-from semid_daemon.drop.scan import Scan, printable, scan
+from semid_daemon.drop.scan import Scan, path_of, printable, scan
 from semid_daemon.drop.settling import Settling
 from semid_daemon.drop.wakeups import Wakeups
 from semid_daemon.records import DropFile
@@ -233,3 +233,223 @@ def test_watching_a_directory_that_appears_later(tmp_path: Path):
         changed.clear()
         (tmp_path / "later" / "a.npz").write_bytes(b"1")
         assert changed.wait(5)
+
+
+# -- files that change while they are moved -----------------------------------------------------
+
+
+def placed(tmp_path: Path, name: str = "a.npy", sidecar: str | None = None) -> DropFile:
+    drop_dir = tmp_path / "drop"
+    drop_dir.mkdir(exist_ok=True)
+    (drop_dir / name).write_bytes(b"old")
+    if sidecar:
+        (drop_dir / sidecar).write_text("ids\n")
+    return only(drop_dir)
+
+
+ENDS = {
+    "move": lambda file, root: finish.move_away(file, root / "drop", root / "done", "0123456789abcdef"),
+    "reject": lambda file, root: finish.reject(file, root / "drop", root / "rejected", "0123456789abcdef", "bad"),
+    "delete": lambda file, root: finish.delete(file),
+}
+
+
+def files_below(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("changed", ["a.npy", "a.ids.txt"])
+def test_a_version_that_arrived_since_is_left_alone(tmp_path: Path, end: str, changed: str):
+    file = placed(tmp_path, sidecar="a.ids.txt")
+    (tmp_path / "new").write_text("new version")
+    (tmp_path / "new").rename(tmp_path / "drop" / changed)
+    before = files_below(tmp_path)
+    with pytest.raises(FileChangedError):
+        ENDS[end](file, tmp_path)
+    assert files_below(tmp_path) == before
+    assert before[f"drop/{changed}"] == "new version"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_version_that_arrives_at_the_last_moment_is_put_back(tmp_path: Path, end: str, monkeypatch):
+    file = placed(tmp_path, sidecar="a.ids.txt")
+    before = files_below(tmp_path) | {"drop/a.npy": "new version"}
+    check = finish._check_unchanged
+
+    def check_and_replace(checked: DropFile) -> None:
+        check(checked)
+        (tmp_path / "drop" / "new").write_text("new version")
+        (tmp_path / "drop" / "new").rename(file.path)
+
+    monkeypatch.setattr(finish, "_check_unchanged", check_and_replace)
+    with pytest.raises(FileChangedError):
+        ENDS[end](file, tmp_path)
+    assert files_below(tmp_path) == before
+
+
+def test_deleting_takes_the_sidecar_along(tmp_path: Path):
+    finish.delete(placed(tmp_path, sidecar="a.ids.txt"))
+    assert files_below(tmp_path) == {}
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["n" * 251 + ".npy", "é" * 125 + "n.npy", "\U0001f600" * 62 + "abc.npy"])
+def test_names_as_long_as_they_may_be(tmp_path: Path, name: str):
+    assert 250 <= len(os.fsencode(name)) <= 255
+    for root, end in ((tmp_path / "rejected", "reject"), (tmp_path / "done", "move")):
+        for content in (b"1", b"2"):
+            file = placed(tmp_path, name)
+            file.path.write_bytes(content)
+            target = ENDS[end](only(tmp_path / "drop"), tmp_path)
+            assert target is not None
+            assert target.suffix == ".npy"
+            assert target.read_bytes() == content
+            os.fsencode(target.name).decode("utf-8")
+        assert len(list(root.glob("*.npy"))) == 2
+        assert not list((tmp_path / "drop").iterdir())
+    assert len(list((tmp_path / "rejected").glob("*.reason.txt"))) == 2
+    assert finish.bring_back(name, "0123456789abcdef", tmp_path / "drop", tmp_path / "rejected", SIDECARS)
+    assert (tmp_path / "drop" / name).exists()
+    finish.delete(only(tmp_path / "drop"))
+
+
+def test_a_sidecar_is_never_overwritten(tmp_path: Path):
+    done = tmp_path / "done"
+    done.mkdir()
+    (done / "a.ids.txt").write_text("of another\n")
+    target = ENDS["move"](placed(tmp_path, sidecar="a.ids.txt"), tmp_path)
+    assert target == done / "a-0123456789ab.npy"
+    assert files_below(done) == {
+        "a.ids.txt": "of another\n",
+        "a-0123456789ab.npy": "old",
+        "a-0123456789ab.ids.txt": "ids\n",
+    }
+
+
+def test_two_files_never_share_a_sidecar(tmp_path: Path):
+    for name in ("a.npy", "a.npz", "a.ids.txt"):
+        (tmp_path / name).write_bytes(b"1")
+    found = look(tmp_path)
+    assert found.files == {}
+    assert found.skipped == {
+        "a.npy": "two files share a.ids.txt; name it a.npy.ids.txt",
+        "a.npz": "two files share a.ids.txt; name it a.npz.ids.txt",
+    }
+    (tmp_path / "a.npy.ids.txt").write_bytes(b"2")
+    found = look(tmp_path).files
+    assert {name: file.sidecar for name, file in found.items()} == {
+        "a.npy": tmp_path / "a.npy.ids.txt",
+        "a.npz": tmp_path / "a.ids.txt",
+    }
+
+
+def test_no_two_paths_are_shown_alike():
+    raws = [
+        b"\xff",
+        b"\\xff",
+        b"\x85",
+        b"\xc2\x85",
+        b"\\u0085",
+        b"\n",
+        b"\\n",
+        b"\\\\n",
+        b"\x1b",
+        b"a\\",
+        "é\u202e😀\U000e0001".encode(),
+    ]
+    shown = [printable(Path(os.fsdecode(raw))) for raw in raws]
+    assert len(set(shown)) == len(raws)
+    assert all(name.isprintable() for name in shown)
+    assert [os.fsencode(path_of(name)) for name in shown] == raws
+
+
+# -- after a crash ------------------------------------------------------------------------------
+
+
+def tidied(tmp_path: Path) -> None:
+    dirs = (tmp_path / "done", tmp_path / "rejected")
+    finish.tidy(tmp_path / "drop", dirs, lambda name: name.endswith((".npy", ".npz")), SIDECARS)
+
+
+def died_at(monkeypatch, point: str) -> None:
+    def die(name: str) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "failpoint", die)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "taken.npy"])
+def test_a_sidecar_left_behind_goes_at_the_next_start(tmp_path: Path, monkeypatch, name: str):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "taken.npy").write_bytes(b"other")
+    file = placed(tmp_path, name, sidecar=name.replace(".npy", ".ids.txt"))
+    died_at(monkeypatch, "moved")
+    with pytest.raises(KeyboardInterrupt):
+        ENDS["move"](file, tmp_path)
+    assert [path.name for path in (tmp_path / "drop").iterdir()] == [file.sidecar.name]
+    tidied(tmp_path)
+    assert list((tmp_path / "drop").iterdir()) == []
+    assert len(list((tmp_path / "done").glob("*.ids.txt"))) == 1
+
+
+def test_a_sidecar_that_waits_for_its_file_stays(tmp_path: Path):
+    ENDS["move"](placed(tmp_path, sidecar="a.ids.txt"), tmp_path)
+    (tmp_path / "drop" / "a.ids.txt").write_text("ids\n")  # the same item IDs once more, their file still to come
+    tidied(tmp_path)
+    assert files_below(tmp_path / "drop") == {"a.ids.txt": "ids\n"}
+
+
+def test_what_was_hidden_to_be_deleted_comes_back(tmp_path: Path):
+    file = placed(tmp_path, sidecar="a.ids.txt")
+    finish._hide(file.path, file.signature)
+    finish._hide(file.sidecar, file.sidecar_signature)
+    assert look(tmp_path / "drop").files == {}
+    tidied(tmp_path)
+    assert files_below(tmp_path / "drop") == {"a.npy": "old", "a.ids.txt": "ids\n"}
+    finish._hide(file.sidecar, file.sidecar_signature)
+    file.path.unlink()
+    tidied(tmp_path)
+    assert files_below(tmp_path / "drop") == {}
+
+
+def test_a_sidecar_where_links_cannot_be_made(tmp_path: Path, monkeypatch):
+    def refused(*arguments, **options):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(finish.os, "link", refused)
+    ENDS["move"](placed(tmp_path, sidecar="a.ids.txt"), tmp_path)
+    assert files_below(tmp_path) == {"done/a.npy": "old", "done/a.ids.txt": "ids\n"}
+
+
+def test_moving_with_a_sidecar_across_file_systems(tmp_path: Path, monkeypatch):
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system here")
+    target_dir = shm / f"semid-test-sidecar-{os.getpid()}"
+    file = placed(tmp_path, sidecar="a.ids.txt")
+    try:
+        with monkeypatch.context() as patch:
+            copied = finish._copied
+
+            def copy_and_replace(source: Path, target: Path) -> Path:
+                partial = copied(source, target)
+                if source == file.path:
+                    source.write_bytes(b"new version")
+                return partial
+
+            patch.setattr(finish, "_copied", copy_and_replace)
+            with pytest.raises(FileChangedError):
+                finish.move_away(file, tmp_path / "drop", target_dir, "d")
+        assert files_below(tmp_path / "drop") == {"a.npy": "new version", "a.ids.txt": "ids\n"}
+        assert files_below(target_dir) == {}
+        finish.move_away(only(tmp_path / "drop"), tmp_path / "drop", target_dir, "d")
+        assert files_below(target_dir) == {"a.npy": "new version", "a.ids.txt": "ids\n"}
+        assert files_below(tmp_path / "drop") == {}
+    finally:
+        for path in target_dir.iterdir():
+            path.unlink()
+        target_dir.rmdir()

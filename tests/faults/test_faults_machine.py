@@ -36,11 +36,16 @@ from fault_tools import (
 from semid_daemon import gathering, ingest
 from semid_daemon.backup import make_backup
 from semid_daemon.config import Config, load_config
+from semid_daemon.console import PlainProgress
 from semid_daemon.doctor import examine
 from semid_daemon.drop import finish, reading
 from semid_daemon.errors import DeviceError, StoreError
+from semid_daemon.generations.codebook_files import collect_orphans
+from semid_daemon.in_hand import InHand
 from semid_daemon.quantizer import Encoder
+from semid_daemon.service import Service
 from semid_daemon.store import connection
+from semid_daemon.store.writer import Writer
 from semid_daemon.watchdog import EXIT_HUNG, Watchdog
 
 
@@ -84,9 +89,9 @@ def test_fault_51_disk_full_writing_a_codebook(catalogue: Config, clustered: Row
         monkeypatch.setattr(gathering, "save_codebooks", save)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def counting(self, sample_ND):
+    def counting(self, *arguments):
         trained.append(1)
-        return train(self, sample_ND)
+        return train(self, *arguments)
 
     monkeypatch.setattr(gathering, "save_codebooks", full_once)
     monkeypatch.setattr(gathering.Gathering, "_run", counting)
@@ -262,12 +267,14 @@ def test_fault_61_hung_device_call(caplog):
         statuses.append(status)
         ended.set()
 
-    watchdog = Watchdog(0.2, end)
+    released: list[int] = []
+    watchdog = Watchdog(0.2, end, before_end=lambda: released.append(len(statuses)))
     with watchdog.watch("quick"):
         pass
     with watchdog.watch("a.npz: encoding rows from 0"):
         assert ended.wait(30)
     assert statuses == [EXIT_HUNG]
+    assert released == [0]  # before the end: the file in hand is not to blame
     assert "a.npz: encoding rows from 0: no end after 0.2 s" in caplog.text
 
 
@@ -389,3 +396,92 @@ def test_a_deferral_is_persisted_with_its_pause(trained: Config, clustered: Rows
     monkeypatch.setattr("semid_daemon.service.encode_steps", steps)
     assert np.array(query(config, "SELECT retry_at IS NOT NULL FROM files WHERE file = 'a.npz'")).all()
     assert_sound_after_restart(config, 80)
+
+
+def test_a_device_that_hangs_is_not_held_against_the_file(trained: Config, clustered: Rows, monkeypatch):
+    in_hand = []
+
+    def watchdog(limit_s: float, **options) -> Watchdog:
+        return Watchdog(0.2, lambda status: in_hand.append(InHand(trained.in_hand).left_behind()), **options)
+
+    encode = Encoder.encode
+
+    def hang(self, embeddings_ND):
+        assert InHand(trained.in_hand).left_behind() is not None
+        wait_until(lambda: in_hand)
+        return encode(self, embeddings_ND)
+
+    monkeypatch.setattr("semid_daemon.service.Watchdog", watchdog)
+    monkeypatch.setattr(Encoder, "encode", hang)
+    drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    run(trained)
+    assert in_hand == [None]
+
+
+def test_disk_full_for_the_marker(trained: Config, clustered: Rows, monkeypatch):
+    """what is in hand cannot be noted: everything waits, recovers by itself"""
+    real, failed = os.pwrite, []
+
+    def full(descriptor, text, offset):
+        if text.strip() and len(failed) < 1:
+            failed.append(1)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, text, offset)
+
+    drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    monkeypatch.setattr("semid_daemon.in_hand.os.pwrite", full)
+    monkeypatch.setattr("semid_daemon.service._FIRST_PAUSE_S", 0.05)
+    with live(trained):
+        wait_until(lambda: items(trained) == 80)
+    assert failed == [1]
+    assert_sound_after_restart(trained, 80)
+
+
+def test_what_lies_among_the_codebooks(tmp_path: Path):
+    """directories and links named like codebooks do not keep the daemon from starting"""
+    (tmp_path / "directory.safetensors").mkdir()
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "kept.safetensors")
+    for name in ("kept.safetensors", "orphan.safetensors", ".orphan.safetensors.tmp"):
+        (tmp_path / name).write_text("")
+    collected = collect_orphans(tmp_path, {"kept"})
+    assert [path.name for path in collected] == [".orphan.safetensors.tmp", "orphan.safetensors"]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_source_missing_is_told(catalogue: Config):
+    """a drop directory that cannot be scanned: what `run --once` leaves behind says so"""
+    catalogue.drop_dir.rmdir()
+    catalogue.drop_dir.symlink_to(catalogue.root / "nowhere")
+    with Writer(prepared(catalogue)) as writer:
+        outcome = Service(catalogue, writer, PlainProgress(), threading.Event(), once=True).run()
+    assert outcome.source_missing is not None
+    assert "No such file" in outcome.source_missing
+
+
+def prepared(config: Config) -> Path:
+    config.commands_dir.mkdir(parents=True)
+    return config.database
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["an event came", "nothing happened"])
+def test_the_daemon_attends_while_files_settle(tmp_path: Path, early: bool):
+    """a long settle_ms: heartbeats and commands go on, and it is waited for once"""
+    config = configured(tmp_path, ("drop", "settle_ms = 3000"))
+    time_s, attended = [0.0], []
+
+    class Stop(threading.Event):
+        def wait(self, timeout=None):
+            time_s[0] += timeout or 0.0
+            return self.is_set()
+
+    with Writer(prepared(config)) as writer:
+        service = Service(config, writer, PlainProgress(), Stop(), now=lambda: time_s[0])
+        service._intake.unsettled = True
+        service._changed = Stop()
+        if early:
+            service._changed.set()
+        service._attend = lambda: attended.append(time_s[0])
+        service._idle()
+        service._in_hand.close()
+    assert time_s[0] == pytest.approx(3.0)
+    assert max(after - before for before, after in zip(attended, attended[1:], strict=False)) < 0.3

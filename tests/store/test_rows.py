@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid_daemon.records import Codebooks, EmbeddingBatch
+from semid_daemon.store import rows as store_rows
 from semid_daemon.store.checks import DatabaseChecks
 from semid_daemon.store.rows import Known, plan_rows
 from semid_daemon.store.writer import Writer
@@ -94,3 +96,19 @@ def test_counts_equal_rows_whatever_comes(chunks):
         connection.close()
         assert found == {name: semantic_id for name, (semantic_id, _) in expected.items()}
         assert duplicates == len(expected) - len(set(expected.values()))
+
+
+def test_items_are_looked_up_in_slices(tmp_path: Path, monkeypatch):
+    """However many and long the IDs, no JSON text comes near SQLite's limit."""
+    monkeypatch.setattr(store_rows, "_LISTED_AT_ONCE", 3)
+    item_ids = [f"é{number}" for number in range(10)]
+    assert [len(json.loads(text)) for text in store_rows._listed(item_ids)] == [3, 3, 3, 1]
+    assert next(store_rows._listed(item_ids)) == '["é0", "é1", "é2"]'
+    embeddings_ND = np.random.default_rng(0).normal(size=(10, 2))
+    codes_NL = np.arange(10)[:, None] % 2 * np.ones((1, 2), dtype=np.int64)
+    with Writer(tmp_path / "semid.db") as writer:
+        writer.publish_generation("f", CODEBOOKS, trained_rows=1)
+        commit(writer, "d1", item_ids, embeddings_ND, codes_NL, "keep")
+        commit(writer, "d2", item_ids, embeddings_ND[::-1], 1 - codes_NL, "replace")
+        assert len(writer._known_items(1, item_ids)) == 10
+    assert not DatabaseChecks(tmp_path / "semid.db").run().faults

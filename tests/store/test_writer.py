@@ -261,3 +261,16 @@ def test_reader_sees_what_the_writer_wrote(tmp_path: Path, writer: Writer):
 def test_reader_without_database(tmp_path: Path):
     with pytest.raises(StoreError, match="no database yet"):
         Reader(tmp_path / "semid.db")
+
+
+def test_a_command_seen_again_after_many_events_keeps_its_answer(writer: Writer):
+    writer.accept_command("a", "rescan", "{}", "")
+    writer.answer_command("a", "done", "scanning")
+    writer.add_events([("info", "x")] * 1_500)
+    assert writer.accept_command("a", "rescan", "{}", "") == "done"
+    assert rows_of(writer, "SELECT name FROM _commands") == [("a",)]
+
+
+def test_no_item_is_called_what_cannot_be_encoded(tmp_path: Path, writer: Writer):
+    with Reader(tmp_path / "semid.db") as reader:
+        assert reader.lookup("\udcff") is None
