@@ -17,6 +17,7 @@ import click
 
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
+from semid_daemon.names import printable
 from semid_daemon.store.clock import seconds_until
 from semid_daemon.store.reader import Item, Reader, Status
 
@@ -63,7 +64,7 @@ class _Group(click.Group):
         except OSError as error:
             if context.params.get("debug"):
                 raise
-            parts = [error.filename and printable(error.filename), error.strerror or str(error)]
+            parts = [error.filename and printable(Path(os.fsdecode(error.filename))), error.strerror or str(error)]
             click.echo(f"semid: {': '.join(part for part in parts if part)}", err=True)
             context.exit(1)
 
@@ -288,13 +289,6 @@ def item_text(item: Item) -> str:
     return text
 
 
-def printable(text: str | bytes | int) -> str:
-    """A name from the file system as the ledger shows it; drop.scan's of that name, which is too heavy to import."""
-    if isinstance(text, int):
-        return str(text)
-    return shown(os.fsencode(text).decode("utf-8", errors="backslashreplace"))
-
-
 def shown(text: str) -> str:
     """Text from outside, made safe for a terminal: control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -322,8 +316,9 @@ def _dropped_name(config: Config, given: str) -> str:
     path = Path(os.path.abspath(given))
     for directory in (config.drop_dir, config.rejected_dir):
         if path.is_relative_to(directory.absolute()):
-            return printable(str(path.relative_to(directory.absolute())))
-    return printable(given)
+            given = str(path.relative_to(directory.absolute()))
+            break
+    return given if given.isprintable() else printable(Path(given))
 
 
 @main.command()

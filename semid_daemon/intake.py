@@ -14,12 +14,13 @@ from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.finish import bring_back, delete, move_away, reject, tidy
 from semid_daemon.drop.reading import FileChangedError, signature_text
-from semid_daemon.drop.scan import Scan, path_of, printable, scan
+from semid_daemon.drop.scan import Scan, scan
 from semid_daemon.drop.settling import Settling
 from semid_daemon.formats import SIDECAR_SUFFIXES, is_supported
 from semid_daemon.in_hand import MOST_DEATHS, SUSPECT_DEATHS, InHand
 from semid_daemon.ingest import Tick, Waiting, WaitingFiles, register, register_unopened
 from semid_daemon.journal import Journal
+from semid_daemon.names import path_of, printable
 from semid_daemon.records import DropFile
 from semid_daemon.store.clock import seconds_until, utc_in
 from semid_daemon.store.writer import LedgerFile, Sighting, Writer

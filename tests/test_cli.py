@@ -18,7 +18,7 @@ from conftest import SMALL, drop_npz
 
 from semid_daemon.cli import _dropped_name
 from semid_daemon.config import load_config
-from semid_daemon.drop.scan import printable
+from semid_daemon.names import printable
 from semid_daemon.records import FloatArray
 from semid_daemon.store.writer import Writer
 

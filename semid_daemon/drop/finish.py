@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from semid_daemon.drop.reading import FileChangedError
-from semid_daemon.drop.scan import path_of, signature_of
+from semid_daemon.drop.scan import signature_of
 from semid_daemon.failpoints import failpoint
+from semid_daemon.names import path_of
 from semid_daemon.records import DropFile, Signature
 
 _LONGEST_NAME = 255 - len(".ids.txt") - len("..part")  # in bytes: leaves room for what stands beside a file

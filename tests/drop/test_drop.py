@@ -12,9 +12,10 @@ import pytest
 
 from semid_daemon.drop import finish
 from semid_daemon.drop.reading import FileChangedError, digest_of, open_drop_file
-from semid_daemon.drop.scan import Scan, path_of, printable, scan
+from semid_daemon.drop.scan import Scan, scan
 from semid_daemon.drop.settling import Settling
 from semid_daemon.drop.wakeups import Wakeups
+from semid_daemon.names import path_of, printable
 from semid_daemon.records import DropFile
 
 SIDECARS = (".ids.txt", ".ids.npy")
