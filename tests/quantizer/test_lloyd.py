@@ -40,6 +40,20 @@ def trained(
     return trainer.codebooks, steps
 
 
+def quick_trainer(normalize: bool, balanced: bool) -> LloydTrainer:
+    """Two layers of 32 codes, settled roughly."""
+    return LloydTrainer(
+        n_layers=2,
+        n_clusters=32,
+        normalize_residuals=normalize,
+        seed=1,
+        device=CPU,
+        iterations=30,
+        tolerance=1e-3,
+        balanced=balanced,
+    )
+
+
 def inertia(rows_ND: Tensor, centroids_KD: Tensor) -> float:
     return float(torch.cdist(rows_ND.double(), centroids_KD.double()).square().amin(dim=1).sum())
 
@@ -226,16 +240,7 @@ def test_balanced_codes_share_the_rows_evenly(normalize: bool, popular):
     _, rows_ND = popular
     usage = {}
     for balanced in (False, True):
-        trainer = LloydTrainer(
-            n_layers=2,
-            n_clusters=32,
-            normalize_residuals=normalize,
-            seed=1,
-            device=CPU,
-            iterations=30,
-            tolerance=1e-3,
-            balanced=balanced,
-        )
+        trainer = quick_trainer(normalize, balanced)
         list(trainer.train(rows_ND))
         codes_NL = Encoder(trainer.codebooks, CPU).encode(rows_ND)
         usage[balanced] = np.stack([np.bincount(codes_N, minlength=32) for codes_N in codes_NL.T])
@@ -258,16 +263,7 @@ def test_cheap_training_keeps_the_best_of_several_runs(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("normalize", [True, False])
 def test_going_over_all_rows_betters_what_a_sample_gave(normalize: bool, balanced: bool, popular):
     _, rows_ND = popular
-    trainer = LloydTrainer(
-        n_layers=2,
-        n_clusters=32,
-        normalize_residuals=normalize,
-        seed=1,
-        device=CPU,
-        iterations=30,
-        tolerance=1e-3,
-        balanced=balanced,
-    )
+    trainer = quick_trainer(normalize, balanced)
     steps = list(trainer.train(rows_ND[::12]))
     of_sample = trainer.codebooks
     more = list(trainer.refine(lambda: np.array_split(rows_ND, 7), epochs=2))
