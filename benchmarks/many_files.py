@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semid_daemon.commands import answer_of, submit
+from semid_daemon.asking import answer_of, submit
 from semid_daemon.config import load_config
 from semid_daemon.store.reader import Reader
 

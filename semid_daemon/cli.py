@@ -93,6 +93,7 @@ def main(debug: bool) -> None:
     semid status        how it is doing
     semid lookup ITEM   which ID an item has
     semid retry FILE    try a deferred or rejected file again
+    semid pause         stop working for a while; semid resume
     semid doctor        check everything
     """
 
@@ -332,9 +333,26 @@ def rescan(config_path: Path | None) -> None:
     _ask(load_config(find_config(config_path)), "rescan", {})
 
 
+@main.command()
+@config_option
+def pause(config_path: Path | None) -> None:
+    """Have the daemon stop working after the chunk or training step in hand, until `semid resume`.
+
+    Nothing is lost. A pause outlives the daemon's process; meanwhile it answers commands and writes its heartbeat.
+    """
+    _ask(load_config(find_config(config_path)), "pause", {})
+
+
+@main.command()
+@config_option
+def resume(config_path: Path | None) -> None:
+    """Let a paused daemon go on where it stopped."""
+    _ask(load_config(find_config(config_path)), "resume", {})
+
+
 def _ask(config: Config, command: str, arguments: dict[str, Any]) -> None:
     """Put a command in the daemon's way, wait briefly for its answer, and print it."""
-    from semid_daemon.commands import answer_of, submit
+    from semid_daemon.asking import answer_of, submit
 
     name = submit(config.commands_dir, command, arguments)
     answered = answer_of(config.database, name)

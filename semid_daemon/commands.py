@@ -1,8 +1,4 @@
-"""Asking the daemon: small JSON files renamed into the commands directory, and how the daemon takes them up.
-
-The same mechanism as a drop file: it works across users by the directory's permissions, and a command
-waits while the daemon is down. The side that asks needs the standard library only.
-"""
+"""How the daemon takes up what it is asked: command files, carried out once each, recorded, never trusted."""
 
 from __future__ import annotations
 
@@ -10,15 +6,12 @@ import json
 import logging
 import os
 import stat
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semid_daemon.errors import ConfigError
+from semid_daemon.asking import Arguments
 
 if TYPE_CHECKING:
     from semid_daemon.store.writer import Writer
@@ -29,55 +22,9 @@ MAX_BYTES = 1 << 20
 _MOST_AT_ONCE = 100
 _MOST_NAME, _MOST_TIME, _MOST_TEXT = 100, 40, 10_000  # characters of what is recorded
 
-Arguments = dict[str, Any]
-
 
 class CommandError(Exception):
     """The daemon will not carry out a command; the message is its answer."""
-
-
-# -- the side that asks ------------------------------------------------------------------------------
-
-
-def submit(directory: Path, command: str, arguments: Arguments) -> str:
-    """Put a command where the daemon finds it; the name by which its answer is known.
-
-    Raises ConfigError when the directory is not there or may not be written to.
-    """
-    request = {
-        "command": command,
-        "arguments": arguments,
-        "requested_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-    }
-    name = f"{time.time_ns():020}-{uuid.uuid4().hex[:12]}.json"
-    partial = directory / f".{name}.tmp"
-    try:
-        partial.write_text(json.dumps(request), encoding="utf-8")
-        os.rename(partial, directory / name)
-    except OSError as error:
-        raise ConfigError(
-            f"{directory}: a command cannot be put there: {error.strerror};"
-            " the directory is made by `semid init` or `semid run`, and must be writable to who asks"
-        ) from error
-    return name
-
-
-def answer_of(database: Path, name: str, timeout_s: float = 5.0) -> tuple[str, str] | None:
-    """State and answer of a command once it was carried out; None when that takes too long."""
-    from semid_daemon.store.reader import Reader
-
-    until = time.monotonic() + timeout_s
-    with Reader(database) as reader:
-        while True:
-            found = reader.command(name)
-            if found is not None and found[0] != "accepted":
-                return found
-            if time.monotonic() > until:
-                return None
-            time.sleep(0.05)
-
-
-# -- the daemon's side -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

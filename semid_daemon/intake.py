@@ -60,6 +60,7 @@ class Intake:
         self._settling = Settling(config.drop.settle_ms / 1000)
         self._found: Scan | None = None
         self._queue: dict[str, DropFile] = {}  # settled, to be taken up
+        self._queue_sized = (0, 0)  # files, bytes
         self._handled: dict[str, str] = {}  # name -> signature of files that need nothing more
         self._contents: dict[str, int] = {}  # name -> ledger ID of what was last found under it
         self._told: dict[str, str] = {}  # what was passed over, so that it is said once
@@ -203,6 +204,13 @@ class Intake:
     def queued(self) -> bool:
         """Whether settled files are still to be taken up."""
         return bool(self._queue)
+
+    def queued_bytes(self) -> int:
+        """The size of the files still to be taken up."""
+        if self._queue_sized[0] != len(self._queue):
+            size_bytes = sum(file.signature.size_bytes for file in self._queue.values())
+            self._queue_sized = (len(self._queue), size_bytes)
+        return self._queue_sized[1]
 
     def take_up(self, slice_s: float, *, gathering: bool) -> bool:
         """Register queued files for a while; whether there was any. Once codebooks exist, no more than can wait."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from semid_daemon.store.writer import Writer
+from semid_daemon.store.writer import Gauge, Writer
 
 _log = logging.getLogger("semid")
 _HEARTBEAT_S = 1.0
@@ -16,6 +16,7 @@ class Journal:
     """Events and heartbeats, each written to the database as well as to the log.
 
     What only informs is written with the next heartbeat: very many small files would spend their time on it.
+    `gauges` are asked for their figures with every heartbeat, at most once a second.
     """
 
     def __init__(self, writer: Writer, now: Callable[[], float] = time.monotonic) -> None:
@@ -23,7 +24,9 @@ class Journal:
         self._now = now
         self._state = ""
         self._beat_at = -float("inf")
+        self._gauged_at = -float("inf")
         self._unwritten: list[tuple[str, str]] = []
+        self.gauges: list[Callable[[], Mapping[str, Gauge]]] = []
 
     def info(self, message: str) -> None:
         _log.info("%s", message)
@@ -40,9 +43,15 @@ class Journal:
         due = state != self._state or now - self._beat_at >= _HEARTBEAT_S
         if due:
             self._write()
-            self._writer.heartbeat(state, detail)
+            self._writer.heartbeat(state, detail, self._figures(now))
             self._state, self._beat_at = state, now
         return due
+
+    def _figures(self, now: float) -> dict[str, Gauge]:
+        if now - self._gauged_at < _HEARTBEAT_S:
+            return {}
+        self._gauged_at = now
+        return {name: figure for each in self.gauges for name, figure in each().items()}
 
     def _write(self) -> None:
         self._writer.add_events(self._unwritten)

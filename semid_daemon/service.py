@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from semid_daemon import trial
+from semid_daemon.asking import Arguments
 from semid_daemon.backoff import pause_s
-from semid_daemon.commands import Arguments, CommandDesk, CommandError
+from semid_daemon.commands import CommandDesk, CommandError
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError, signature_text
@@ -21,6 +22,7 @@ from semid_daemon.drop.wakeups import Wakeups
 from semid_daemon.errors import BadFileError, DeviceError, MachineError
 from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks
+from semid_daemon.host import Host
 from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Waiting, encode_steps
 from semid_daemon.intake import Intake, said
@@ -28,6 +30,7 @@ from semid_daemon.journal import Journal
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
+from semid_daemon.throughput import StepsTold, Throughput
 from semid_daemon.turns import Turns
 from semid_daemon.watchdog import Watchdog
 
@@ -71,7 +74,6 @@ class Service:
     ) -> None:
         self._config = config
         self._writer = writer
-        self._progress = progress
         self._stop = stop
         self._lock = lock
         self._once = once
@@ -82,7 +84,14 @@ class Service:
         self._desk_again = 0.0
         self._encoders: dict[int, Encoder] = {}
         self._journal = Journal(writer, now)
-        self._desk = CommandDesk(config.commands_dir, writer, {"retry": self._retry, "rescan": self._rescan})
+        self._desk = CommandDesk(
+            config.commands_dir,
+            writer,
+            {"retry": self._retry, "rescan": self._rescan, "pause": self._pause, "resume": self._resume},
+        )
+        self._paused_at = writer.paused_at()
+        self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
+        self._progress = progress = StepsTold(progress, self._throughput)
         self._turns = Turns(config.ingest.fairness)
         self._in_hand = InHand(config.in_hand)
         self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._in_hand.release)
@@ -96,6 +105,8 @@ class Service:
             heed_retry_times=not once,
             now=now,
         )
+        gpu = (self._device.index or 0) if self._device.type == "cuda" else None
+        self._journal.gauges += [self._throughput.gauges, Host(config.state_dir, gpu).gauges]
         self._gathering = Gathering(
             config,
             writer,
@@ -118,6 +129,9 @@ class Service:
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
             self._intake.note_death()
+            self._desk.serve()
+            if self._once and self._paused_at is not None:
+                raise MachineError(f"{self._config.state_dir}: paused {self._paused()}")
             for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
                 self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
             with Wakeups(self._config.drop_dir, self._changed):
@@ -206,8 +220,17 @@ class Service:
                 self._attend()
 
     def _attend(self) -> None:
-        """What must not wait for long work to end: the heartbeat, the lock, commands."""
-        if self._journal.beat(*self._doing) and self._lock is not None:
+        """What must not wait for long work to end: the heartbeat, the lock, commands. While paused, nothing else."""
+        self._look_up(*self._doing)
+        while self._paused_at is not None and not self._stop.is_set():
+            self._look_up("paused", self._paused())
+            self._stop.wait(_COMMANDS_S)
+
+    def _paused(self) -> str:
+        return f"since {self._paused_at}; `semid resume` lets work go on"
+
+    def _look_up(self, state: str, detail: str) -> None:
+        if self._journal.beat(state, detail) and self._lock is not None:
             self._lock.check()
         if self._now() >= self._desk_again:
             self._desk.serve()
@@ -245,6 +268,22 @@ class Service:
         self._intake.rescan()
         self._changed.set()
         return "scanning"
+
+    def _pause(self, arguments: Arguments) -> str:
+        already = self._paused_at
+        self._writer.set_paused(True)
+        self._paused_at = self._writer.paused_at()
+        if already is None:
+            self._journal.info("paused")
+        return f"paused since {self._paused_at}" if already else "paused; nothing is lost, work goes on with `resume`"
+
+    def _resume(self, arguments: Arguments) -> str:
+        if self._paused_at is None:
+            return "not paused"
+        self._writer.set_paused(False)
+        self._paused_at = None
+        self._journal.info("resumed")
+        return "work goes on"
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -287,10 +326,13 @@ class Service:
             watchdog=self._watchdog,
         )
         done_before = self._writer.file(file_id).rows_done
-        with self._progress.task(file.name, waiting.ledger.rows or 0) as advance:
+        with self._throughput.turn(), self._progress.task(file.name, waiting.ledger.rows or 0) as advance:
+            self._throughput.file_at(file.name, waiting.ledger.rows or 0, done_before, file.signature.size_bytes)
             advance(done_before)
             for rows in job:
                 advance(rows)
+                begun = self._writer.file(file_id)
+                self._throughput.file_at(file.name, begun.rows or 0, begun.rows_done, file.signature.size_bytes)
                 self._attend()
                 others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
                 slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)

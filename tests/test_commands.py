@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.commands import MAX_BYTES, CommandDesk, CommandError, answer_of, submit
+from semid_daemon.asking import answer_of, submit
+from semid_daemon.commands import MAX_BYTES, CommandDesk, CommandError
 from semid_daemon.errors import ConfigError
 from semid_daemon.store.writer import Writer
 

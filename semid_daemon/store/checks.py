@@ -47,6 +47,21 @@ _DISAGREEMENTS = {
         SELECT count(*) FROM _buckets b WHERE b.items > 0 AND NOT EXISTS
             (SELECT 1 FROM _items i WHERE i.semantic_id = b.semantic_id AND i.generation = b.generation)
     """,
+    "beginnings of two codes that are not counted right": """
+        WITH counted AS (SELECT generation, first, second, items FROM _prefix_counts WHERE items != 0),
+             there AS (
+                 SELECT generation, CAST(semantic_id AS INTEGER) AS first,
+                        CAST(substr(semantic_id, instr(semantic_id, '-') + 1) AS INTEGER) AS second,
+                        sum(items) AS items
+                 FROM _buckets WHERE items > 0 AND semantic_id GLOB '*-*' GROUP BY 1, 2, 3)
+        SELECT (SELECT count(*) FROM (SELECT * FROM counted EXCEPT SELECT * FROM there))
+             + (SELECT count(*) FROM (SELECT * FROM there EXCEPT SELECT * FROM counted))
+    """,
+    "statuses whose files are not counted right": """
+        SELECT count(*) FROM (
+            SELECT status, files, size_bytes FROM _file_counts WHERE files != 0
+            EXCEPT SELECT status, count(*), sum(size_bytes) FROM _files GROUP BY status)
+    """,
     "bucket sizes that are not counted right": """
         SELECT count(*) FROM (
             SELECT generation, items, count(*) AS buckets FROM _buckets WHERE items > 0 GROUP BY generation, items

@@ -169,6 +169,15 @@ class Ledger(Transactions):
         )
         return [Sighting(name, root, LedgerFile(*row)) for name, root, *row, _ in rows]
 
+    def backlog_bytes(self) -> float:
+        """What is left of the registered files, in bytes: of one begun, by the share of its rows."""
+        (left,) = self._read_one(
+            "SELECT (SELECT size_bytes FROM _file_counts WHERE status = 'pending')"
+            " + (SELECT coalesce(sum(size_bytes * (1.0 - 1.0 * rows_done / max(rows, 1))), 0) FROM _files"
+            " WHERE status = 'loading')"
+        )
+        return float(left)
+
     def tally(self, file_id: int) -> Tally:
         """What the file's committed rows came to, and why some were left out."""
         row = self._read_one(

@@ -118,7 +118,7 @@ class Reader:
                 (generation,),
             ).fetchall()
             files = dict.fromkeys(("pending", "loading", "done", "rejected", "deferred"), 0)
-            files.update(read("SELECT status, count(*) FROM _files GROUP BY status").fetchall())
+            files.update(read("SELECT status, files FROM _file_counts").fetchall())
         finally:
             read("COMMIT")
         return Status(

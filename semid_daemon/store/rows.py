@@ -56,6 +56,7 @@ class Plan:
 
 
 _LISTED_AT_ONCE = 50_000
+_HEALTH_GROWTH = 1.01  # of the catalogue, from one remembered state of codebook health to the next
 
 
 def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int, on_existing: OnExisting) -> Plan:
@@ -272,6 +273,7 @@ class Rows(Transactions):
             generation, usage_LK, codes_NL[comes], [before[position].semantic_id for position in moves]
         )
         self._write_health(generation, usage_LK)
+        self._remember_health(generation, usage_LK)
         return usage_LK
 
     def _buckets(self, generation: int, semantic_ids: set[str]) -> dict[str, tuple[int, int]]:
@@ -341,7 +343,20 @@ class Rows(Transactions):
                 for layer, code in np.argwhere(change_LK)
             ],
         )
+        self._count_prefixes(generation, come_NL, left_NL)
         return usage_LK + change_LK
+
+    def _count_prefixes(self, generation: int, come_NL: CodeArray, left_NL: npt.NDArray[np.int64]) -> None:
+        """Items per beginning of two codes: what a tree shows without counting."""
+        if come_NL.shape[1] < 2:
+            return
+        changes = Counter(map(tuple, come_NL[:, :2].tolist()))
+        changes.subtract(map(tuple, left_NL[:, :2].tolist()))
+        self._connection.executemany(
+            "INSERT INTO _prefix_counts (generation, first, second, items) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET items = items + excluded.items",
+            sorted((generation, first, second, change) for (first, second), change in changes.items() if change),
+        )
 
     def _usage(self, generation: int) -> npt.NDArray[np.int64]:
         """Items per code (L×K), kept in memory between chunks: this connection is the only writer."""
@@ -363,6 +378,18 @@ class Rows(Transactions):
                 (generation, health.layer, health.coverage, health.dead_codes, health.perplexity)
                 for health in layer_health(usage_LK)
             ],
+        )
+
+    def _remember_health(self, generation: int, usage_LK: npt.NDArray[np.int64]) -> None:
+        """Keep how health was at this size of the catalogue, if it has grown by a hundredth since the last time."""
+        items = int(usage_LK[0].sum())
+        last = self._read_one("SELECT max(items) FROM _health_history WHERE generation = ?", (generation,))[0] or 0
+        if items <= last * _HEALTH_GROWTH:
+            return
+        self._connection.execute(
+            "INSERT INTO _health_history (generation, items, layer, coverage, dead_codes, perplexity, at)"
+            " SELECT generation, ?, layer, coverage, dead_codes, perplexity, ? FROM _layer_health WHERE generation = ?",
+            (items, utc_now(), generation),
         )
 
     def _insert_metrics(self, run: str, step: int, metrics: Sequence[Metric], now: str) -> None:

@@ -10,10 +10,21 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from semid_daemon.failpoints import failpoint
+from semid_daemon.store.version import APPLICATION_ID, SCHEMA_VERSION
 
-APPLICATION_ID = 0x53454D49  # "SEMI" in the file's header: file(1) and other programs can tell whose it is
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "migrations"]
 
 migrations = Migrations("semid")
+
+
+def _revised(name: str, table: str) -> list[str]:
+    """Triggers that count up a revision with every change of a table."""
+    count_up = f"UPDATE _revisions SET revision = revision + 1 WHERE name = '{name}'"
+    return [
+        f"CREATE TRIGGER {table}_revised_{kind.lower()} AFTER {kind} ON {table} BEGIN {count_up}; END"
+        for kind in ("INSERT", "UPDATE", "DELETE")
+    ]
+
 
 _M001 = [
     # One row per distinct content. The digest is the identity; names are only sightings of it.
@@ -158,6 +169,16 @@ _M001 = [
         PRIMARY KEY (generation, layer, code)
     ) STRICT, WITHOUT ROWID
     """,
+    # Items per beginning of two codes; of one code _code_usage tells.
+    """
+    CREATE TABLE _prefix_counts (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        first INTEGER NOT NULL,
+        second INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        PRIMARY KEY (generation, first, second)
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE _layer_health (
         generation INTEGER NOT NULL REFERENCES _generations(generation),
@@ -180,6 +201,43 @@ _M001 = [
     ) STRICT
     """,
     "CREATE INDEX _metrics_by_run ON _metrics(run, name, layer, step)",
+    # Training loss by 10, 100 and 1,000 steps, the first of them a multiple plus one: what a chart of any
+    # length draws without reading every step. `total` is the sum of the losses.
+    """
+    CREATE TABLE _loss_rollups (
+        run TEXT NOT NULL,
+        layer INTEGER NOT NULL,
+        span INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        steps INTEGER NOT NULL,
+        low REAL NOT NULL,
+        high REAL NOT NULL,
+        total REAL NOT NULL,
+        PRIMARY KEY (run, layer, span, step)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Codebook health as the catalogue grew: a sample whenever it has grown by a hundredth.
+    """
+    CREATE TABLE _health_history (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        items INTEGER NOT NULL,
+        layer INTEGER NOT NULL,
+        coverage REAL NOT NULL,
+        dead_codes INTEGER NOT NULL,
+        perplexity REAL NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (generation, items, layer)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # The last value of each figure that the daemon tells of itself and of its machine.
+    """
+    CREATE TABLE _gauges (
+        name TEXT PRIMARY KEY,
+        value REAL,
+        text TEXT,
+        at TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE _events (
         id INTEGER PRIMARY KEY,
@@ -197,7 +255,8 @@ _M001 = [
         device TEXT,
         version TEXT,
         started_at TEXT,
-        heartbeat_at TEXT
+        heartbeat_at TEXT,
+        paused_at TEXT
     ) STRICT
     """,
     "INSERT INTO _daemon (id, state) VALUES (1, 'never started')",
@@ -213,6 +272,38 @@ _M001 = [
         answer TEXT
     ) STRICT
     """,
+    # Kept by triggers: files by status, and how often files, commands and generations have changed, so that who
+    # looks every second need not count.
+    """
+    CREATE TABLE _file_counts (
+        status TEXT PRIMARY KEY,
+        files INTEGER NOT NULL DEFAULT 0,
+        size_bytes INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID
+    """,
+    "INSERT INTO _file_counts (status) VALUES ('pending'), ('loading'), ('done'), ('rejected'), ('deferred')",
+    """
+    CREATE TRIGGER _files_counted AFTER INSERT ON _files BEGIN
+        UPDATE _file_counts SET files = files + 1, size_bytes = size_bytes + new.size_bytes WHERE status = new.status;
+    END
+    """,
+    """
+    CREATE TRIGGER _files_recounted AFTER UPDATE OF status ON _files WHEN old.status != new.status BEGIN
+        UPDATE _file_counts SET files = files - 1, size_bytes = size_bytes - old.size_bytes WHERE status = old.status;
+        UPDATE _file_counts SET files = files + 1, size_bytes = size_bytes + new.size_bytes WHERE status = new.status;
+    END
+    """,
+    """
+    CREATE TRIGGER _files_discounted AFTER DELETE ON _files BEGIN
+        UPDATE _file_counts SET files = files - 1, size_bytes = size_bytes - old.size_bytes WHERE status = old.status;
+    END
+    """,
+    "CREATE TABLE _revisions (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "INSERT INTO _revisions VALUES ('files', 0), ('commands', 0), ('generations', 0)",
+    *_revised("files", "_files"),
+    *_revised("files", "_sightings"),
+    *_revised("commands", "_commands"),
+    *_revised("generations", "_generations"),
     # The contract: views.
     """
     CREATE VIEW all_semantic_ids AS
@@ -257,16 +348,30 @@ _M001 = [
     "CREATE VIEW events AS SELECT at, level, message FROM _events",
     """
     CREATE VIEW daemon AS
-    SELECT pid, state, detail, device, version, started_at, heartbeat_at FROM _daemon
+    SELECT pid, state, detail, device, version, started_at, heartbeat_at, paused_at FROM _daemon
+    """,
+    "CREATE VIEW gauges AS SELECT name, value, text, at FROM _gauges",
+    """
+    CREATE VIEW loss AS
+    SELECT run, layer, span, step, steps, low, high, total / steps AS mean FROM _loss_rollups
+    UNION ALL
+    SELECT run, layer, 1, step, 1, value, value, value FROM _metrics WHERE name = 'loss'
+    """,
+    """
+    CREATE VIEW prefix_counts AS
+    SELECT generation, CAST(code AS TEXT) AS prefix, items FROM _code_usage WHERE layer = 0 AND items > 0
+    UNION ALL
+    SELECT generation, first || '-' || second, items FROM _prefix_counts WHERE items > 0
+    """,
+    """
+    CREATE VIEW health_history AS
+    SELECT generation, items, layer, coverage, dead_codes, perplexity, at FROM _health_history
     """,
     """
     CREATE VIEW commands AS
     SELECT command, arguments, state, requested_at, answered_at, answer FROM _commands
     """,
 ]
-
-
-SCHEMA_VERSION = 1  # how many migrations this code knows; PRAGMA user_version of an up-to-date database
 
 
 @migrations()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,18 @@ from semid_daemon.store.clock import utc_now
 from semid_daemon.store.ledger import Ledger, LedgerFile, Sighting, Tally
 from semid_daemon.store.rows import Metric, OnExisting, Rows
 
-__all__ = ["Generation", "LedgerFile", "Metric", "OnExisting", "Sighting", "Tally", "Writer"]
+__all__ = ["Gauge", "Generation", "LedgerFile", "Metric", "OnExisting", "Sighting", "Tally", "Writer"]
 
 _EVENTS_KEPT = 20_000
 _COMMANDS_KEPT = 1_000
+
+Gauge = float | str | None
+LOSS_SPANS = (10, 100, 1000)
+_ROLL_UP = """
+    INSERT INTO _loss_rollups (run, layer, span, step, steps, low, high, total) VALUES (?, ?, ?, ?, 1, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET steps = steps + 1, low = min(low, excluded.low), high = max(high, excluded.high),
+        total = total + excluded.total
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +109,17 @@ class Writer(Ledger, Rows):
         return f"train-{trained + 1}"
 
     def add_training_steps(self, run: str, steps: Sequence[TrainingStep]) -> None:
-        """Record the loss of training steps, in one transaction."""
+        """Record the loss of training steps, and its rollups by 10, 100 and 1,000 steps, in one transaction."""
         now = utc_now()
         with self._transaction() as connection:
+            connection.executemany(
+                _ROLL_UP,
+                [
+                    (run, step.layer, span, (step.step - 1) // span * span + 1, step.loss, step.loss, step.loss)
+                    for span in LOSS_SPANS
+                    for step in steps
+                ],
+            )
             connection.executemany(
                 "INSERT INTO _metrics (run, step, layer, name, value, at) VALUES (?, ?, ?, 'loss', ?, ?)",
                 [(run, step.step, step.layer, step.loss, now) for step in steps],
@@ -131,10 +147,43 @@ class Writer(Ledger, Rows):
                 (pid, device, version, now, now),
             )
 
-    def heartbeat(self, state: str, detail: str = "") -> None:
-        """The daemon lives, and is in this state: idle, gathering, training, encoding, stopped."""
+    def heartbeat(self, state: str, detail: str = "", gauges: Mapping[str, Gauge] | None = None) -> None:
+        """The daemon lives, and is in this state: idle, gathering, training, encoding, paused, stopped."""
         with self._transaction() as connection:
             connection.execute("UPDATE _daemon SET state = ?, detail = ?, heartbeat_at = ?", (state, detail, utc_now()))
+            self._set_gauges(gauges or {})
+
+    def set_gauges(self, gauges: Mapping[str, Gauge]) -> None:
+        """Set figures of the `gauges` view, each a number or a text; None takes one away."""
+        with self._transaction():
+            self._set_gauges(gauges)
+
+    def _set_gauges(self, gauges: Mapping[str, Gauge]) -> None:
+        now = utc_now()
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO _gauges (name, value, text, at) VALUES (?, ?, ?, ?)",
+            [
+                (name, None, gauge, now) if isinstance(gauge, str) else (name, float(gauge), None, now)
+                for name, gauge in gauges.items()
+                if gauge is not None
+            ],
+        )
+        self._connection.executemany(
+            "DELETE FROM _gauges WHERE name = ?", [(name,) for name, gauge in gauges.items() if gauge is None]
+        )
+
+    def paused_at(self) -> str | None:
+        """Since when work is paused; None when it is not."""
+        (at,) = self._read_one("SELECT paused_at FROM _daemon")
+        return None if at is None else str(at)
+
+    def set_paused(self, paused: bool) -> None:
+        """Pause work, or resume it. A pause outlives the process."""
+        with self._transaction() as connection:
+            if paused:
+                connection.execute("UPDATE _daemon SET paused_at = coalesce(paused_at, ?)", (utc_now(),))
+            else:
+                connection.execute("UPDATE _daemon SET paused_at = NULL")
 
     # -- commands --------------------------------------------------------------------------------
 

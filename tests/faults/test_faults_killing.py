@@ -29,7 +29,7 @@ from fault_tools import (
     wait_until,
 )
 
-from semid_daemon.commands import submit
+from semid_daemon.asking import submit
 from semid_daemon.config import Config
 from semid_daemon.errors import StateLockedError
 from semid_daemon.state import hold_state
