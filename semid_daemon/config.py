@@ -79,6 +79,22 @@ class Ingest(_Section, frozen=True):
     max_wal_mb: Annotated[int, msgspec.Meta(ge=16)] = 1024
 
 
+class Generations(_Section, frozen=True):
+    """How a generation goes on once it is published, and how the next one comes about."""
+
+    mode: Literal["continual", "assign", "train"] = "continual"
+    forgetting: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
+    retrain_share: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    refresh: Literal["ask", "prepare", "auto"] = "ask"
+    drift_error_ratio: Annotated[float, msgspec.Meta(gt=1)] = 1.15
+    drift_js: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    drift_window_rows: Positive = 8192
+    keep_embeddings: Literal["auto", "files", "spool", "nothing"] = "auto"
+    keep_retired: NonNegative = 2
+    collisions: Literal["suffix", "next-best", "shared"] = "suffix"
+    bucket_capacity: Positive = 1
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of semid.toml. `root` is the directory that relative paths start at."""
 
@@ -87,6 +103,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     quantizer: Quantizer = Quantizer()
     training: Training = Training()
     ingest: Ingest = Ingest()
+    generations: Generations = Generations()
     root: Path = Path(".")
 
     @property
@@ -241,4 +258,20 @@ fairness = "turns"       # "turns": small files do not wait for a huge one to en
 retry_s = 5              # pause after the machine's first fault with a file; doubled each time, an hour at most
 watchdog_s = 600         # end the daemon when the device computes on one chunk for longer than this; 0 never
 max_wal_mb = 1024        # wait for readers to end when they let the write-ahead log grow beyond this
+
+[generations]
+mode = "continual"       # new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes,
+                         # "train" prepares a new generation as soon as retrain_share has come
+forgetting = 0.3         # share of what a candidate has learned that it forgets while the catalogue comes once more
+retrain_share = 0.5      # "train": as a share of the rows that the active generation was trained on
+refresh = "ask"          # drift: "ask" only says so, "prepare" prepares a generation, "auto" also promotes it
+drift_error_ratio = 1.15 # recommend a refresh when new rows' error is so many times that of the training rows,
+drift_js = 0.1           # or their use of some layer's codes differs so much (Jensen-Shannon, in bits, 0 to 1),
+drift_window_rows = 8192 # over about so many recent rows
+keep_embeddings = "auto" # to encode all again: "files" (those that were finished), "spool" (float16 copies in the
+                         # state directory), "nothing"; "auto": files, or the spool where drop.on_done deletes them
+keep_retired = 2         # former generations that one can go back to; older ones are deleted
+collisions = "suffix"    # items of one semantic ID: told apart by a "suffix"; "next-best": beyond bucket_capacity
+                         # items the nearest last code with room; "shared": one ID for all, suffix 0
+bucket_capacity = 1      # "next-best": items per semantic ID
 """

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from semid_daemon import ingest
 from semid_daemon.backoff import pause_s
@@ -14,17 +14,29 @@ from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError
 from semid_daemon.errors import BadFileError
+from semid_daemon.generations.baseline import measure_baseline
 from semid_daemon.generations.codebook_files import save_codebooks
 from semid_daemon.generations.sampling import RowsChangedError, max_sample_rows, sample_rows
 from semid_daemon.generations.training import make_trainer, training_settings
 from semid_daemon.ingest import Tick, Waiting
 from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
-from semid_daemon.quantizer import Device, describe_device
-from semid_daemon.records import Codebooks, FloatArray, TrainingStep
+from semid_daemon.quantizer import Device, Encoder, describe_device
+from semid_daemon.records import Baseline, Codebooks, FloatArray, TrainingStep
 from semid_daemon.store.writer import Writer
 
 _FIRST_PAUSE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a training gave, and the ledger IDs of the files it went over."""
+
+    codebooks: Codebooks
+    rows: int
+    baseline: Baseline
+    files: list[int]
+    elapsed_s: float
 
 
 class Gathering:
@@ -57,7 +69,7 @@ class Gathering:
         self._doing = doing
         self._tick = tick
         self._now = now
-        self._unpublished: tuple[Codebooks, int, float] | None = None
+        self._unpublished: _Trained | None = None
         self._failures = 0
         self._not_before = 0.0
 
@@ -115,7 +127,7 @@ class Gathering:
             if self._unpublished is None:
                 self._train(waiting)
             if self._unpublished is not None:
-                self._publish(*self._unpublished)
+                self._publish(self._unpublished)
             self._failures = 0
         except (FileChangedError, BadFileError):
             self._intake.rescan()  # a gathered file is no longer what it was
@@ -157,7 +169,9 @@ class Gathering:
 
         codebooks = self._run(sample_ND, rest)
         if codebooks is not None:
-            self._unpublished = (codebooks, sample_ND.shape[0], self._now() - started)
+            baseline = measure_baseline(Encoder(codebooks, self._device), sample_ND, total_rows, self._tick)
+            files = [each.ledger.id for each in waiting]
+            self._unpublished = _Trained(codebooks, sample_ND.shape[0], baseline, files, self._now() - started)
 
     def _run(self, sample_ND: FloatArray, rest: Callable[[], Iterable[FloatArray]] | None) -> Codebooks | None:
         """Train on the sample, and where it is not all of the rows go over all of them; None when interrupted."""
@@ -182,10 +196,20 @@ class Gathering:
         self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
         self._tick()
 
-    def _publish(self, codebooks: Codebooks, trained_rows: int, elapsed_s: float) -> None:
+    def _publish(self, trained: _Trained) -> None:
         """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
-        settings = training_settings(self._config.quantizer, self._config.training, trained_rows)
-        fingerprint = save_codebooks(self._config.codebooks_dir, codebooks, settings)
-        generation = self._writer.publish_generation(fingerprint, codebooks, trained_rows=trained_rows)
+        settings = training_settings(self._config.quantizer, self._config.training, trained.rows)
+        fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
+        generation = self._writer.publish_generation(
+            fingerprint,
+            trained.codebooks,
+            trained_rows=trained.rows,
+            baseline=trained.baseline,
+            trained_files=trained.files,
+            collisions=self._config.generations.collisions,
+            bucket_capacity=self._config.generations.bucket_capacity,
+        )
         self._unpublished = None
-        self._journal.info(f"generation {generation.generation} published after {elapsed_s:.1f} s: {fingerprint}")
+        self._journal.info(
+            f"generation {generation.generation} published after {trained.elapsed_s:.1f} s: {fingerprint}"
+        )

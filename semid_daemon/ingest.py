@@ -17,6 +17,7 @@ from semid_daemon.errors import BadFileError, DeviceError, IncompleteFileError, 
 from semid_daemon.failpoints import failpoint
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.in_hand import InHand
+from semid_daemon.learning import Learner
 from semid_daemon.quantizer import Encoder
 from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
 from semid_daemon.store.rows import ZERO_VECTOR
@@ -203,6 +204,7 @@ def encode_steps(
     *,
     generation: int,
     encoder: Callable[[int], Encoder],
+    learner: Learner,
     settings: Ingest,
     in_hand: InHand,
     watchdog: Watchdog,
@@ -225,11 +227,24 @@ def encode_steps(
         yield row
         if ledger.status != "loading":
             return
+        is_new = not writer.was_trained_on(begun, ledger.id)
         started = time.monotonic()
         for read in source.batches(ledger.chunk_rows or settings.chunk_rows, row):
             batch = usable(read, settings)
             with watchdog.watch(f"{name}: encoding rows from {row:,}"):
                 codes_NL = encode_rows(encoder(begun), batch.embeddings_ND)
+            placement = writer.place(
+                begun,
+                ledger.id,
+                batch,
+                codes_NL,
+                on_existing=settings.on_existing,
+                ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
+            )
+            learned = None
+            if is_new:
+                with watchdog.watch(f"{name}: learning from rows from {row:,}"), device_errors():
+                    learned = learner.learn(begun, batch, codes_NL, placement)
             opened.check_unchanged()
             elapsed_s = time.monotonic() - started
             writer.commit_chunk(
@@ -237,12 +252,14 @@ def encode_steps(
                 batch,
                 codes_NL,
                 [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9))],
-                on_existing=settings.on_existing,
+                placement=placement,
+                learned=learned and learned[0],
             )
+            learner.adopt(learned)
             row = batch.first_row + batch.rows_read
             in_hand.take(name, signature, row)
             rows = batch.rows_read
-            del read, batch, codes_NL  # a file may be laid aside here for others
+            del read, batch, codes_NL, placement, learned  # a file may be laid aside here for others
             yield rows
             started = time.monotonic()
 
@@ -263,6 +280,18 @@ def encode_rows(encoder: Encoder, embeddings_ND: FloatArray) -> CodeArray:
             raise MachineError(f"out of memory while encoding {rows} rows: {_first_line(error)}") from error
     half = rows // 2
     return np.concatenate([encode_rows(encoder, embeddings_ND[:half]), encode_rows(encoder, embeddings_ND[half:])])
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """A device's failure as DeviceError, its lack of memory as MachineError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's own kind is told by its name: torch stays in its room.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise MachineError(f"out of memory: {_first_line(error)}") from error
+        raise DeviceError(f"the device failed: {_first_line(error)}; start the daemon again") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     FloatArray: TypeAlias = npt.NDArray[np.float32]
     CodeArray: TypeAlias = npt.NDArray[np.int32]
+    CountArray: TypeAlias = npt.NDArray[np.float64]
 else:  # the terminal UI and `semid status` start without numpy
-    FloatArray = CodeArray = Any
+    FloatArray = CodeArray = CountArray = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,19 @@ class TrainingStep:
     layer_step: int
     loss: float
     initializing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What a generation's training rows come to in its codebooks: new rows are judged by it.
+
+    `error` is the mean quantization error of a row, `error_p99` the 99th percentile; `counts_LK` (float64) how many
+    rows each code stands for.
+    """
+
+    error: float
+    error_p99: float
+    counts_LK: CountArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Waiting, encode_steps
 from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
+from semid_daemon.learning import Learner
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
@@ -119,6 +120,7 @@ class Service:
             tick=self._attend,
             now=now,
         )
+        self._learner = Learner(config, writer, self._device, self._encoder)
         self._wal_told = False
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -163,6 +165,7 @@ class Service:
                     self._idle()
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
+                self._learner.forget()
                 with contextlib.suppress(MachineError):
                     self._in_hand.release()
                 if self._once:
@@ -178,6 +181,7 @@ class Service:
         if self._writer.written_by_others():
             self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
             self._writer.forget_cached()
+            self._learner.forget()
         if self._wal_is_full():
             if self._once:
                 raise MachineError(f"{self._config.database}: {_WAL_FULL}")
@@ -321,6 +325,7 @@ class Service:
             waiting,
             generation=generation.generation,
             encoder=self._encoder,
+            learner=self._learner,
             settings=self._config.ingest,
             in_hand=self._in_hand,
             watchdog=self._watchdog,

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+KEPT = "status NOT IN ('deleting', 'deleted') ORDER BY generation"  # of a generation whose codebooks are needed
+_SHOWN = "generation NOT IN (SELECT generation FROM _generations WHERE status = 'deleting')"
 # A query that gives one row, (what, number of cases), per disagreement.
 _DISAGREEMENTS = {
     "files whose rows are not the sum of their chunks": """
@@ -24,16 +26,17 @@ _DISAGREEMENTS = {
         SELECT count(*) FROM _files f WHERE f.rows_rejected IS NOT
             (SELECT coalesce(sum(r.rows), 0) FROM _rejected_rows r WHERE r.file_id = f.id)
     """,
-    "generations whose items are not the rows that assigned an ID": """
-        SELECT count(*) FROM _generations g WHERE g.items IS NOT
-            (SELECT coalesce(sum(c.assigned), 0) FROM _chunks c WHERE c.generation = g.generation)
+    "an active generation whose items are not the rows that assigned an ID": """
+        SELECT count(*) FROM _generations g WHERE g.status = 'active' AND g.items IS NOT
+            (SELECT coalesce(sum(c.assigned), 0) FROM _chunks c)
     """,
     "generations whose items are not counted right": """
-        SELECT count(*) FROM _generations g WHERE g.items IS NOT
+        SELECT count(*) FROM _generations g WHERE g.status != 'deleting' AND g.items IS NOT
             (SELECT count(*) FROM _items i WHERE i.generation = g.generation)
     """,
     "generations whose exact duplicates are not counted right": """
-        SELECT count(*) FROM _generations g WHERE g.items - g.exact_duplicates IS NOT (SELECT count(*) FROM
+        SELECT count(*) FROM _generations g WHERE g.status != 'deleting'
+            AND g.items - g.exact_duplicates IS NOT (SELECT count(*) FROM
             (SELECT DISTINCT i.semantic_id, i.content FROM _items i WHERE i.generation = g.generation))
     """,
     "semantic IDs whose bucket is not counted right": """
@@ -41,19 +44,22 @@ _DISAGREEMENTS = {
             (SELECT semantic_id, generation, count(*) AS items, max(suffix) AS last, count(DISTINCT suffix) AS suffixes
              FROM _items GROUP BY semantic_id, generation) i
             LEFT JOIN _buckets b USING (semantic_id, generation)
-            WHERE b.items IS NOT i.items OR b.next_suffix <= i.last OR i.suffixes IS NOT i.items
+            JOIN _generations g USING (generation)
+            WHERE g.status != 'deleting' AND (b.items IS NOT i.items OR b.next_suffix <= i.last
+                OR i.suffixes IS NOT iif(g.collisions = 'shared', 1, i.items))
     """,
     "buckets with items that are not there": """
-        SELECT count(*) FROM _buckets b WHERE b.items > 0 AND NOT EXISTS
+        SELECT count(*) FROM _buckets b JOIN _generations g USING (generation)
+            WHERE b.items > 0 AND g.status != 'deleting' AND NOT EXISTS
             (SELECT 1 FROM _items i WHERE i.semantic_id = b.semantic_id AND i.generation = b.generation)
     """,
-    "beginnings of two codes that are not counted right": """
-        WITH counted AS (SELECT generation, first, second, items FROM _prefix_counts WHERE items != 0),
+    "beginnings of two codes that are not counted right": f"""
+        WITH counted AS (SELECT generation, first, second, items FROM _prefix_counts WHERE items != 0 AND {_SHOWN}),
              there AS (
                  SELECT generation, CAST(semantic_id AS INTEGER) AS first,
                         CAST(substr(semantic_id, instr(semantic_id, '-') + 1) AS INTEGER) AS second,
                         sum(items) AS items
-                 FROM _buckets WHERE items > 0 AND semantic_id GLOB '*-*' GROUP BY 1, 2, 3)
+                 FROM _buckets WHERE items > 0 AND semantic_id GLOB '*-*' AND {_SHOWN} GROUP BY 1, 2, 3)
         SELECT (SELECT count(*) FROM (SELECT * FROM counted EXCEPT SELECT * FROM there))
              + (SELECT count(*) FROM (SELECT * FROM there EXCEPT SELECT * FROM counted))
     """,
@@ -62,13 +68,20 @@ _DISAGREEMENTS = {
             SELECT status, files, size_bytes FROM _file_counts WHERE files != 0
             EXCEPT SELECT status, count(*), sum(size_bytes) FROM _files GROUP BY status)
     """,
-    "bucket sizes that are not counted right": """
+    "files that go on with a generation that is not active": """
+        SELECT count(*) FROM _files f JOIN _generations g USING (generation)
+            WHERE f.status IN ('loading', 'deferred') AND g.status != 'active'
+    """,
+    "bucket sizes that are not counted right": f"""
         SELECT count(*) FROM (
-            SELECT generation, items, count(*) AS buckets FROM _buckets WHERE items > 0 GROUP BY generation, items
+            SELECT generation, items, count(*) AS buckets FROM _buckets
+            WHERE items > 0 AND {_SHOWN}
+            GROUP BY generation, items
             EXCEPT SELECT generation, size, buckets FROM _bucket_sizes)
     """,
     "generations whose distinct IDs, singletons or largest bucket are not counted right": """
-        SELECT count(*) FROM _generations g WHERE (g.distinct_ids, g.singletons, g.max_bucket) IS NOT
+        SELECT count(*) FROM _generations g WHERE g.status != 'deleting'
+            AND (g.distinct_ids, g.singletons, g.max_bucket) IS NOT
             (SELECT coalesce(sum(b.buckets), 0), coalesce(sum(b.buckets) FILTER (WHERE b.size = 1), 0),
              coalesce(max(b.size), 0) FROM _bucket_sizes b WHERE b.generation = g.generation)
     """,
@@ -114,20 +127,22 @@ class DatabaseChecks:
                 (cases,) = read(sql).fetchone()
                 faults += [f"{what}: {cases:,}"] if cases else []
             faults += self._code_usage()
-            fingerprints = [name for (name,) in read("SELECT fingerprint FROM _generations ORDER BY generation")]
+            fingerprints = [name for (name,) in read(f"SELECT fingerprint FROM _generations WHERE {KEPT}")]
             files = dict(read("SELECT status, count(*) FROM _files GROUP BY status").fetchall())
             (items,) = read("SELECT coalesce(sum(items), 0) FROM _generations").fetchone()
         return DatabaseReport(faults, fingerprints, files.get("deferred", 0), files.get("rejected", 0), items)
 
     def _code_usage(self) -> list[str]:
         used: Counter[tuple[int, int, int]] = Counter()
-        for generation, semantic_id in self._connection.execute("SELECT generation, semantic_id FROM _items"):
+        for generation, semantic_id in self._connection.execute(
+            f"SELECT generation, semantic_id FROM _items WHERE {_SHOWN}"
+        ):
             for layer, code in enumerate(semantic_id.split("-")):
                 used[generation, layer, int(code)] += 1
         counted = {
             (generation, layer, code): items
             for generation, layer, code, items in self._connection.execute(
-                "SELECT generation, layer, code, items FROM _code_usage WHERE items > 0"
+                f"SELECT generation, layer, code, items FROM _code_usage WHERE items > 0 AND {_SHOWN}"
             )
         }
         wrong = sum(used[key] != counted.get(key, 0) for key in used.keys() | counted.keys())

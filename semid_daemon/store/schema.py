@@ -47,6 +47,7 @@ _M001 = [
         rows_zero INTEGER NOT NULL DEFAULT 0,
         chunk_rows INTEGER,
         generation INTEGER REFERENCES _generations(generation),
+        trained_in INTEGER REFERENCES _generations(generation),
         reason TEXT,
         attempts INTEGER NOT NULL DEFAULT 0,
         failures INTEGER NOT NULL DEFAULT 0,
@@ -82,16 +83,31 @@ _M001 = [
     ) STRICT, WITHOUT ROWID
     """,
     """
+    -- encoded_through: of a generation that is not active, the last chunk whose items it has. trained_through:
+    -- chunks after this one are new to it. trained_*: what its training rows came to, which new rows are judged by.
     CREATE TABLE _generations (
         generation INTEGER PRIMARY KEY,
-        fingerprint TEXT NOT NULL UNIQUE,
+        fingerprint TEXT NOT NULL,
         layers INTEGER NOT NULL,
         codebook_size INTEGER NOT NULL,
         dim INTEGER NOT NULL,
         normalize_residuals INTEGER NOT NULL,
         trained_rows INTEGER NOT NULL,
-        status TEXT NOT NULL CHECK (status IN ('active', 'retired')),
-        published_at TEXT NOT NULL,
+        status TEXT NOT NULL
+            CHECK (status IN ('preparing', 'ready', 'active', 'retired', 'deleting', 'deleted')),
+        origin TEXT NOT NULL DEFAULT 'first' CHECK (origin IN ('first', 'candidate', 'anew')),
+        based_on INTEGER REFERENCES _generations(generation),
+        collisions TEXT NOT NULL DEFAULT 'suffix' CHECK (collisions IN ('suffix', 'next-best', 'shared')),
+        bucket_capacity INTEGER NOT NULL DEFAULT 1 CHECK (bucket_capacity > 0),
+        encoded_through INTEGER NOT NULL DEFAULT 0,
+        trained_through INTEGER NOT NULL DEFAULT 0,
+        trained_error REAL,
+        trained_error_p99 REAL,
+        trained_counts BLOB,
+        requested_by TEXT,
+        created_at TEXT NOT NULL,
+        published_at TEXT,
+        retired_at TEXT,
         items INTEGER NOT NULL DEFAULT 0,
         distinct_ids INTEGER NOT NULL DEFAULT 0,
         singletons INTEGER NOT NULL DEFAULT 0,
@@ -99,6 +115,60 @@ _M001 = [
         exact_duplicates INTEGER NOT NULL DEFAULT 0
     ) STRICT
     """,
+    # What a generation's candidate has learned, and rows that wait until there are enough for a step.
+    """
+    CREATE TABLE _candidates (
+        generation INTEGER PRIMARY KEY REFERENCES _generations(generation),
+        fingerprint TEXT NOT NULL,
+        steps INTEGER NOT NULL,
+        rows INTEGER NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _candidate_layers (
+        generation INTEGER NOT NULL REFERENCES _candidates(generation),
+        layer INTEGER NOT NULL,
+        centroids BLOB NOT NULL,
+        counts BLOB NOT NULL,
+        PRIMARY KEY (generation, layer)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _candidate_rows (
+        generation INTEGER NOT NULL REFERENCES _generations(generation),
+        chunk_id INTEGER NOT NULL REFERENCES _chunks(id),
+        embeddings BLOB NOT NULL,
+        PRIMARY KEY (generation, chunk_id)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _drift (
+        generation INTEGER PRIMARY KEY REFERENCES _generations(generation),
+        state BLOB NOT NULL
+    ) STRICT
+    """,
+    # Where a chunk's embeddings are kept, in files of the state directory.
+    """
+    CREATE TABLE _spool (
+        chunk_id INTEGER PRIMARY KEY REFERENCES _chunks(id),
+        segment INTEGER NOT NULL,
+        first_byte INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TABLE _comparisons (
+        old INTEGER NOT NULL REFERENCES _generations(generation),
+        new INTEGER NOT NULL REFERENCES _generations(generation),
+        name TEXT NOT NULL,
+        layer INTEGER,
+        old_value REAL,
+        new_value REAL,
+        at TEXT NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX _comparisons_by_generations ON _comparisons(old, new)",
+    "CREATE UNIQUE INDEX _generations_by_fingerprint ON _generations(fingerprint) WHERE status != 'deleted'",
     "CREATE UNIQUE INDEX _generations_one_active ON _generations(status) WHERE status = 'active'",
     # One row per committed transaction of rows: the ledger's finest grain.
     """
@@ -311,6 +381,7 @@ _M001 = [
            (SELECT name FROM _sightings s WHERE s.file_id = c.file_id ORDER BY s.id LIMIT 1) AS file,
            c.committed_at AS assigned_at
     FROM _items i JOIN _chunks c ON c.id = i.chunk_id
+    WHERE i.generation NOT IN (SELECT generation FROM _generations WHERE status = 'deleting')
     """,
     """
     CREATE VIEW semantic_ids AS
@@ -339,7 +410,7 @@ _M001 = [
     """
     CREATE VIEW generations AS
     SELECT generation, fingerprint, layers, codebook_size, dim, normalize_residuals,
-           items, trained_rows, status, published_at
+           items, trained_rows, status, published_at, origin, based_on, collisions, bucket_capacity, created_at
     FROM _generations
     """,
     "CREATE VIEW code_usage AS SELECT generation, layer, code, items FROM _code_usage",
@@ -366,6 +437,10 @@ _M001 = [
     """
     CREATE VIEW health_history AS
     SELECT generation, items, layer, coverage, dead_codes, perplexity, at FROM _health_history
+    """,
+    """
+    CREATE VIEW comparisons AS
+    SELECT old, new, name, layer, old_value, new_value, at FROM _comparisons
     """,
     """
     CREATE VIEW commands AS

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from semid_daemon.errors import MachineError, StoreError
+from semid_daemon.store.checks import KEPT
 
 
 def copy_database(source: Path, target: Path) -> list[str]:
@@ -26,7 +27,7 @@ def copy_database(source: Path, target: Path) -> list[str]:
             found = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise StoreError(f"{source}: damaged: {found}; run `semid doctor`")
-            return [name for (name,) in copy.execute("SELECT fingerprint FROM _generations ORDER BY generation")]
+            return [name for (name,) in copy.execute(f"SELECT fingerprint FROM _generations WHERE {KEPT}")]
     except sqlite3.OperationalError as error:
         raise MachineError(f"{source}: cannot be copied: {error}") from error
     except sqlite3.DatabaseError as error:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid_daemon.records import Codebooks, EmbeddingBatch
-from semid_daemon.store import rows as store_rows
+from semid_daemon.store import placement
 from semid_daemon.store.checks import DatabaseChecks
-from semid_daemon.store.rows import Known, plan_rows
+from semid_daemon.store.placement import Known, plan_rows
 from semid_daemon.store.writer import Writer
 
 CODEBOOKS = Codebooks(np.zeros((2, 3, 2), dtype=np.float32), True)
@@ -100,10 +100,10 @@ def test_counts_equal_rows_whatever_comes(chunks):
 
 def test_items_are_looked_up_in_slices(tmp_path: Path, monkeypatch):
     """However many and long the IDs, no JSON text comes near SQLite's limit."""
-    monkeypatch.setattr(store_rows, "_LISTED_AT_ONCE", 3)
+    monkeypatch.setattr(placement, "_LISTED_AT_ONCE", 3)
     item_ids = [f"é{number}" for number in range(10)]
-    assert [len(json.loads(text)) for text in store_rows._listed(item_ids)] == [3, 3, 3, 1]
-    assert next(store_rows._listed(item_ids)) == '["é0", "é1", "é2"]'
+    assert [len(json.loads(text)) for text in placement.listed(item_ids)] == [3, 3, 3, 1]
+    assert next(placement.listed(item_ids)) == '["é0", "é1", "é2"]'
     embeddings_ND = np.random.default_rng(0).normal(size=(10, 2))
     codes_NL = np.arange(10)[:, None] % 2 * np.ones((1, 2), dtype=np.int64)
     with Writer(tmp_path / "semid.db") as writer:

@@ -202,11 +202,12 @@ def test_views_have_the_promised_columns(writer: Writer):
         "files": "file status rows rows_rejected rows_kept reason attempts seen_at finished_at"
         " rows_replaced rows_repeated rows_zero retry_at",
         "generations": "generation fingerprint layers codebook_size dim normalize_residuals items trained_rows"
-        " status published_at",
+        " status published_at origin based_on collisions bucket_capacity created_at",
         "code_usage": "generation layer code items",
         "layer_health": "generation layer coverage dead_codes perplexity",
         "metrics": "run step layer name value at",
         "events": "at level message",
+        "comparisons": "old new name layer old_value new_value at",
         "commands": "command arguments state requested_at answered_at answer",
     }
     for view, columns in promised.items():
