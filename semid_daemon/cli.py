@@ -9,37 +9,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from semid_daemon import cli_exchange
+from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
 from semid_daemon.names import printable
 from semid_daemon.store.clock import seconds_until
 from semid_daemon.store.reader import Item, Reader, Status
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _SILENT_S = 5.0  # a daemon that lives writes a heartbeat every second
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def config_option(command: Command) -> Command:
-    return click.option(
-        "-c",
-        "--config",
-        "config_path",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help=f"The catalogue's semid.toml. Default: $SEMID_CONFIG, then ./{DEFAULT_NAME}.",
-    )(command)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
 class _Group(click.Group):
@@ -94,8 +80,13 @@ def main(debug: bool) -> None:
     semid lookup ITEM   which ID an item has
     semid retry FILE    try a deferred or rejected file again
     semid pause         stop working for a while; semid resume
+    semid export OUT    the IDs as another program reads them
     semid doctor        check everything
     """
+
+
+for command in cli_exchange.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()
@@ -288,11 +279,6 @@ def item_text(item: Item) -> str:
     if item.siblings:
         text += "\n  near: " + ", ".join(shown(sibling) for sibling in item.siblings)
     return text
-
-
-def shown(text: str) -> str:
-    """Text from outside, made safe for a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @main.command()

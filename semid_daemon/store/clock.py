@@ -20,5 +20,14 @@ def seconds_until(at: str) -> float:
     return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds()
 
 
+def stored_time(text: str) -> str:
+    """A time that a person wrote (`2026-01-31`, `2026-01-31 12:04+01:00`), as the database keeps them.
+
+    UTC unless it says otherwise. Raises ValueError when it is none.
+    """
+    time = datetime.fromisoformat(text)
+    return _text(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
+
+
 def _text(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from semid_daemon.errors import StoreError
 
@@ -81,7 +82,7 @@ class Reader:
             )
             raise StoreError(f"{path}: cannot be read: {error}{hint}") from error
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,25 @@
+"""`index-json`: `{"0": ["<a_12>", "<b_250>", "<c_7>"], …}` by dense row: LC-Rec, LETTER, MiniOneRec."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from semid_daemon.export.job import Form, Job
+from semid_daemon.export.vocabulary import token_rows
+
+
+def write(job: Job, path: Path) -> None:
+    """Every list has the same length: where any collision exists, all carry a token for the suffix."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("{")
+        for items in job.chunks():
+            lines = (
+                f'"{row}": {json.dumps(tokens)}'
+                for row, tokens in enumerate(token_rows(job, items), start=items.first_row)
+            )
+            file.write((",\n" if items.first_row else "\n") + ",\n".join(lines))
+        file.write("\n}\n")
+
+
+FORM = Form("index-json", write, dense=True)

@@ -1,0 +1,75 @@
+"""What a form is, and what it is given to write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from semid_daemon.errors import SemidError
+from semid_daemon.records import Codebooks
+from semid_daemon.store.catalogue import Catalogue, Items, Order, Published, Selection
+
+IdType = Literal["auto", "text", "integer"]
+
+
+class ExportError(SemidError):
+    """This catalogue cannot be had in this form, or not at this place."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One export under way: a form takes `chunks()` once and writes them to a path of its own.
+
+    `rows` is how many items are selected; `integer_ids` says whether item IDs go out as int64, where the form
+    has a type for them; `final` is where the export will be found; `warnings` are told to the user.
+    """
+
+    catalogue: Catalogue
+    selection: Selection
+    rows: int
+    integer_ids: bool
+    final: Path
+    load_codebooks: Callable[[], Codebooks]
+    on_chunk: Callable[[Items], None]
+    form: Form
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def published(self) -> Published:
+        return self.catalogue.published
+
+    @property
+    def collisions(self) -> bool:
+        """Whether anywhere in the generation items share a semantic ID."""
+        return self.published.max_bucket > 1
+
+    def chunks(self) -> Iterator[Items]:
+        for items in self.catalogue.items(self.selection, order=self.form.order, buckets=self.form.buckets):
+            yield items
+            self.on_chunk(items)
+
+    def typed(self, item_ids: list[str]) -> list[Any]:
+        """Item IDs as numbers where they go out as such."""
+        return list(map(int, item_ids)) if self.integer_ids else item_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one form is written.
+
+    `dense`: items are only told by their row, so that the map from row to item ID is written beside it.
+    `directory`: it is a directory. `of_items`: it holds items, and not only codebooks. `id_type`: what item IDs
+    are unless the user says; "auto" writes int64 where all of the generation's are integers, for consumers that
+    look them up as such. `order` and `buckets` say what the job's chunks have to be.
+    """
+
+    name: str
+    write: Callable[[Job, Path], None]
+    dense: bool = False
+    directory: bool = False
+    of_items: bool = True
+    id_type: IdType = "text"
+    order: Order = "items"
+    buckets: bool = False

@@ -1,0 +1,203 @@
+"""Writing an export so that it is there whole or not at all, with its map and where it came from beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TextIO
+
+from semid_daemon.errors import MachineError
+from semid_daemon.export.job import ExportError, Form, IdType, Job
+from semid_daemon.failpoints import failpoint
+from semid_daemon.records import Codebooks
+from semid_daemon.store.catalogue import Catalogue, Items, Selection
+from semid_daemon.store.clock import utc_now
+
+MAP_SUFFIX = ".ids.json"
+ORIGIN_SUFFIX = ".semid.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: `paths` with the export itself last, and what the user should know of it."""
+
+    rows: int
+    paths: list[Path]
+    warnings: list[str]
+
+
+def export(
+    catalogue: Catalogue,
+    form: Form,
+    out: Path,
+    *,
+    selection: Selection,
+    id_type: IdType | None = None,
+    load_codebooks: Callable[[], Codebooks],
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Exported:
+    """Write the selected items in a form to `out`, replacing a file that is there.
+
+    Everything is written beside `out` first, made durable, and renamed: the map from row to item ID
+    (`<out>.ids.json`, dense forms), where the export came from (`<out>.semid.json`), and last the export.
+    `advance` is told of rows written. Raises ExportError when this cannot be had, StoreError or CodebookError
+    when the catalogue cannot be read, MachineError when the machine does not let us write.
+    """
+    if not form.of_items and selection != Selection():
+        raise ExportError(f"{form.name} holds no items: --prefix and --since make no sense with it")
+    check_place(form, out)
+    rows = catalogue.count(selection) if form.of_items else 0
+    with _machine_errors(out), _staging(out) as staging:
+        with _RowMap(staging / "ids") if form.dense else _NoMap() as row_map:
+            latest = ""
+
+            def on_chunk(items: Items) -> None:
+                nonlocal latest
+                row_map.add(items.item_ids)
+                latest = max(latest, items.latest)
+                advance(len(items.item_ids))
+
+            job = Job(
+                catalogue=catalogue,
+                selection=selection,
+                rows=rows,
+                integer_ids=_integers(catalogue, id_type or form.id_type),
+                final=out,
+                load_codebooks=load_codebooks,
+                on_chunk=on_chunk,
+                form=form,
+            )
+            form.write(job, staging / "export")
+        if row_map.misnumbered:
+            job.warnings.append(
+                "item IDs are numbers, but not all from 0 on: rows are not item numbers; map them by"
+                f" {out.name}{MAP_SUFFIX}"
+            )
+        (staging / "origin").write_text(json.dumps(_origin(form, job, latest), indent=1) + "\n", encoding="utf-8")
+        parts = [("ids", f"{out.name}{MAP_SUFFIX}")] if form.dense else []
+        parts += [("origin", f"{out.name}{ORIGIN_SUFFIX}"), ("export", out.name)]
+        failpoint("export-written")
+        paths = [_publish(staging / part, out.with_name(name)) for part, name in parts]
+        _sync(out.parent)
+    return Exported(rows, paths, job.warnings)
+
+
+def check_place(form: Form, out: Path) -> None:
+    """Raises ExportError when an export of this form cannot go there."""
+    if not out.parent.is_dir():
+        raise ExportError(f"{out.parent}: no such directory; make it first")
+    if form.directory and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out}: is there already; {form.name} makes a directory: give each its own name")
+    if not form.directory and out.is_dir():
+        raise ExportError(f"{out}: is a directory; {form.name} makes a file: name it")
+
+
+def _integers(catalogue: Catalogue, id_type: IdType) -> bool:
+    if id_type == "text":
+        return False
+    integers = catalogue.ids_are_integers()
+    if id_type == "integer" and not integers and catalogue.published.items:
+        raise ExportError("not every item ID of the generation is an integer; leave --item-ids away, or ask for text")
+    return integers
+
+
+def _origin(form: Form, job: Job, latest: str) -> dict[str, object]:
+    """What tells where an export came from; `latest` is what to give to --since next time."""
+    published = asdict(job.published)
+    published.pop("max_bucket")
+    catalogue_items = published.pop("items")
+    return {
+        "format": form.name,
+        "rows": job.rows,
+        **published,
+        "catalogue_items": catalogue_items,
+        "prefix": job.selection.prefix,
+        "since": job.selection.since,
+        "latest": latest or None,
+        "exported_at": utc_now(),
+        "semid": version("semid"),
+    }
+
+
+class _RowMap:
+    """`["first item", "second item", …]`: the item ID of every row. One a line, in the order of the rows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._rows = 0
+        self._numbered = self._numbers = True
+
+    def __enter__(self) -> _RowMap:
+        self._file.write("[")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.write("\n]\n")
+        self._file.close()
+
+    def add(self, item_ids: list[str]) -> None:
+        before = "\n" if not self._rows else ",\n"
+        self._file.write(before + ",\n".join(map(json.dumps, item_ids)))
+        rows = range(self._rows, self._rows + len(item_ids))
+        self._numbered &= all(map(str.__eq__, item_ids, map(str, rows)))
+        self._numbers &= all(item_id.isdecimal() for item_id in item_ids)
+        self._rows += len(item_ids)
+
+    @property
+    def misnumbered(self) -> bool:
+        return self._rows > 0 and self._numbers and not self._numbered
+
+
+class _NoMap:
+    """For forms that name their items."""
+
+    misnumbered = False
+
+    def __enter__(self) -> _NoMap:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def add(self, item_ids: list[str]) -> None:
+        return None
+
+
+@contextmanager
+def _machine_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A hidden directory beside `out`: on the same file system, so that a rename is all that is left to do."""
+    directory = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".part", dir=out.parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _publish(staged: Path, final: Path) -> Path:
+    for path in [*staged.rglob("*"), staged] if staged.is_dir() else [staged]:
+        _sync(path)
+    os.rename(staged, final)
+    return final
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
