@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import os
 import signal
@@ -138,18 +139,23 @@ def run(config_path: Path | None, once: bool, quiet: bool) -> None:
 def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
     """Run the daemon in this process until SIGTERM or SIGINT; the exit status."""
     from semid_daemon.console import start_logging
+    from semid_daemon.notify import Notifier
     from semid_daemon.state import hold_state, make_directories
 
+    if sys.stderr is not None:
+        faulthandler.enable()  # a supervisor's SIGABRT, too, leaves in the log where the daemon hung
+    notifier = Notifier(config.ingest.watchdog_s)
+    notifier.alive("starting")
     make_directories(config)
     stop = threading.Event()
-    with hold_state(config.state_dir) as lock, _stop_signals(stop):
+    with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
         progress = start_logging(quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.service import Service
         from semid_daemon.store.writer import Writer
 
         with Writer(config.database) as writer:
-            outcome = Service(config, writer, progress, stop, lock, once=once).run()
+            outcome = Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
     if not once:
         return 0
     if outcome.source_missing is not None:
@@ -398,6 +404,40 @@ def backup(config_path: Path | None, target: Path) -> None:
     path = find_config(config_path)
     size_bytes = make_backup(load_config(path), path, target)
     click.echo(f"{target}: {size_bytes / 2**20:,.1f} MB", err=True)
+
+
+@main.command("install-service")
+@click.option("--user", is_flag=True, help="For your own service manager (systemctl --user), without root.")
+@click.option("--instance", metavar="N", help="One daemon of several: semid-daemon@N, over a catalogue of its own.")
+@click.option("--gpu", is_flag=True, help="Let the service use NVIDIA GPUs.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/"),
+    help="Write below this directory instead of /, to look at it first or to make a package.",
+)
+def install_service(user: bool, instance: str | None, gpu: bool, root: Path) -> None:
+    """Write the systemd units that keep the daemon running, and say what to type next.
+
+    Installs a hardened unit that starts this semid, a user and a group called semid, and the catalogue's
+    directories below /var/lib/semid (with --instance N /var/lib/semid-N, with --user ~/.local/state/semid).
+    Nothing is started or enabled. Files written earlier are replaced: keep changes of yours in `systemctl edit`.
+
+    \b
+    sudo semid install-service --gpu
+    semid install-service --user --instance music
+    """
+    from semid_daemon.install_service import below, plan, write
+
+    to_do = plan(user=user, instance=instance, gpu=gpu)
+    write(to_do.files, root)
+    for file in to_do.files:
+        click.echo(f"wrote {below(root, file.path)}: {file.why}")
+    click.echo("\nnext:")
+    for step in to_do.next_steps:
+        click.echo(f"  {step}")
+    for warning in to_do.warnings:
+        click.echo(f"semid: {warning}", err=True)
 
 
 @main.command()

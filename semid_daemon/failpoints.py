@@ -1,14 +1,16 @@
 """Points at which a test may have the process killed: `SEMID_FAILPOINT=name[:count]`, at the count-th pass.
 
-Which points there are, their callers say. Without the variable a failpoint is an empty function.
+With `name:count:hang` it hangs there instead, for ever. Which points there are, their callers say. Without the
+variable a failpoint is an empty function.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 
-_armed, _, _count = os.environ.get("SEMID_FAILPOINT", "").partition(":")
+_armed, _count, _how = (os.environ.get("SEMID_FAILPOINT", "").split(":") + ["", ""])[:3]
 
 if _armed:
     _left = int(_count or 1)
@@ -18,6 +20,8 @@ if _armed:
         global _left
         if name == _armed:
             _left -= 1
+            while _left == 0 and _how == "hang":
+                time.sleep(60)
             if _left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -201,9 +201,9 @@ class Intake:
     # -- taking up -----------------------------------------------------------------------------------
 
     @property
-    def queued(self) -> bool:
-        """Whether settled files are still to be taken up."""
-        return bool(self._queue)
+    def queued(self) -> int:
+        """How many settled files are still to be taken up."""
+        return len(self._queue)
 
     def queued_bytes(self) -> int:
         """The size of the files still to be taken up."""

@@ -27,6 +27,7 @@ class Journal:
         self._gauged_at = -float("inf")
         self._unwritten: list[tuple[str, str]] = []
         self.gauges: list[Callable[[], Mapping[str, Gauge]]] = []
+        self.figures: dict[str, Gauge] = {}  # as last asked
 
     def info(self, message: str) -> None:
         _log.info("%s", message)
@@ -51,7 +52,8 @@ class Journal:
         if now - self._gauged_at < _HEARTBEAT_S:
             return {}
         self._gauged_at = now
-        return {name: figure for each in self.gauges for name, figure in each().items()}
+        self.figures = {name: figure for each in self.gauges for name, figure in each().items()}
+        return self.figures
 
     def _write(self) -> None:
         self._writer.add_events(self._unwritten)

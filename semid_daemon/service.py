@@ -28,6 +28,7 @@ from semid_daemon.ingest import Waiting, encode_steps
 from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
 from semid_daemon.learning import Learner
+from semid_daemon.notify import Notifier
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
@@ -71,8 +72,10 @@ class Service:
         lock: Lock | None = None,
         *,
         once: bool = False,
+        notifier: Notifier | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._notifier = notifier or Notifier(environment={})
         self._config = config
         self._writer = writer
         self._stop = stop
@@ -122,6 +125,7 @@ class Service:
         )
         self._learner = Learner(config, writer, self._device, self._encoder)
         self._wal_told = False
+        self._done = 0  # files
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -138,6 +142,7 @@ class Service:
                 self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
+            self._notifier.stopping()
             self._in_hand.release()
             self._journal.beat("stopped")
             return Outcome(
@@ -157,6 +162,7 @@ class Service:
                 if not worked or self._changed.is_set():
                     self._changed.clear()
                     self._intake.look()
+                    self._notifier.ready()
                 worked = self._work()
                 failures = 0
                 if self._once and not (worked or self._intake.unsettled or self._changed.is_set()):
@@ -173,6 +179,7 @@ class Service:
                 failures += 1
                 pause = pause_s(_FIRST_PAUSE_S, min(failures, 6))
                 _log.warning("%s; everything waits, tried again in %.0f s", error, pause)
+                self._notifier.alive(f"waiting: {error}")
                 self._stop.wait(pause)
                 worked = False
 
@@ -196,7 +203,7 @@ class Service:
             return worked
         if generation is not None:
             return self._encode_some(generation) or worked
-        if self._survey_some() or self._intake.queued:
+        if self._survey_some() or self._intake.queued > 0:
             return True
         return self._gathering.train_when_enough() or worked
 
@@ -227,6 +234,7 @@ class Service:
         """What must not wait for long work to end: the heartbeat, the lock, commands. While paused, nothing else."""
         self._look_up(*self._doing)
         while self._paused_at is not None and not self._stop.is_set():
+            self._notifier.ready()
             self._look_up("paused", self._paused())
             self._stop.wait(_COMMANDS_S)
 
@@ -234,11 +242,24 @@ class Service:
         return f"since {self._paused_at}; `semid resume` lets work go on"
 
     def _look_up(self, state: str, detail: str) -> None:
-        if self._journal.beat(state, detail) and self._lock is not None:
-            self._lock.check()
+        if self._journal.beat(state, detail):
+            if self._lock is not None:
+                self._lock.check()
+            if self._stop.is_set():
+                self._notifier.stopping()
+            self._notifier.alive(self._status(state, detail))
         if self._now() >= self._desk_again:
             self._desk.serve()
             self._desk_again = self._now() + _COMMANDS_S
+
+    def _status(self, state: str, detail: str) -> str:
+        """One line for people who ask the service manager."""
+        waiting = len(self._intake.waiting) + self._intake.queued
+        rows_per_s = float(self._journal.figures.get("rows_per_s") or 0)
+        parts = [f"{state}: {detail}" if detail else state, f"{waiting:,} files wait, {self._done:,} done"]
+        parts += [f"{self._intake.rejected:,} rejected"] if self._intake.rejected else []
+        parts += [f"{rows_per_s:,.0f} rows/s"] if rows_per_s else []
+        return ", ".join(parts)
 
     def _set_doing(self, state: str, detail: str = "") -> None:
         self._doing = (state, detail)
@@ -348,6 +369,7 @@ class Service:
         if ledger.status == "done":
             self._tell_done(file.name, file_id, self._now() - started)
             self._intake.finish(file, ledger)
+            self._done += 1
 
     def _tell_done(self, name: str, file_id: int, elapsed_s: float) -> None:
         done = self._writer.tally(file_id)

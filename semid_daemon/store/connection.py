@@ -127,6 +127,19 @@ class Transactions:
         self.close()
 
     def close(self) -> None:
+        """Close it, and leave the write-ahead log's files, emptied, where they are.
+
+        Whoever may only read needs them to be there. The last connection to close removes them unless it
+        only reads.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with contextlib.closing(
+                sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            ) as reader:
+                reader.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+                self._connection.close()
         self._connection.close()
 
     @contextlib.contextmanager
