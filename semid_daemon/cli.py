@@ -20,6 +20,7 @@ from semid_daemon import cli_exchange
 from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
+from semid_daemon.logs import Form, form_of_log
 from semid_daemon.names import printable
 from semid_daemon.store.clock import seconds_until
 from semid_daemon.store.reader import Item, Reader, Status
@@ -118,8 +119,12 @@ def init(directory: Path) -> None:
 @config_option
 @click.option("--once", is_flag=True, help="Handle what is in the drop directory, then exit.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only what needs attention.")
-def run(config_path: Path | None, once: bool, quiet: bool) -> None:
-    """Run the daemon in the foreground.
+@click.option("--log-json", is_flag=True, help="Log one JSON object a line: at, level, message.")
+def run(config_path: Path | None, once: bool, quiet: bool, log_json: bool) -> None:
+    """Run the daemon in the foreground; `semid install-service` has systemd run it.
+
+    The log goes to stderr: a progress bar with lines above it on a terminal, lines with priorities in systemd's
+    journal, plain lines elsewhere. The catalogue keeps the same events: SELECT * FROM events.
 
     SIGTERM or ctrl-C ends it after the chunk in hand, with exit status 0; a second one at once. Whatever
     ends it, the next run goes on where this one stopped.
@@ -132,13 +137,24 @@ def run(config_path: Path | None, once: bool, quiet: bool) -> None:
       75  another daemon holds the state directory
       78  the configuration cannot be used
     """
-    config = load_config(find_config(config_path))
-    sys.exit(run_daemon(config, once=once, quiet=quiet))
+    from semid_daemon.console import start_logging, tell
+
+    form = form_of_log(as_json=log_json)
+    try:
+        config = load_config(find_config(config_path))
+        status = run_daemon(config, once=once, quiet=quiet, form=form)
+    except SemidError as error:
+        if form not in ("journal", "json"):
+            raise
+        start_logging(form)
+        tell(form, str(error))
+        status = error.exit_code
+    sys.exit(status)
 
 
-def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
+def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | None = None) -> int:
     """Run the daemon in this process until SIGTERM or SIGINT; the exit status."""
-    from semid_daemon.console import start_logging
+    from semid_daemon.console import start_logging, tell
     from semid_daemon.notify import Notifier
     from semid_daemon.state import hold_state, make_directories
 
@@ -148,8 +164,9 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
     notifier.alive("starting")
     make_directories(config)
     stop = threading.Event()
+    form = form or form_of_log()
     with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
-        progress = start_logging(quiet=quiet)
+        progress = start_logging(form, quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.service import Service
         from semid_daemon.store.writer import Writer
@@ -159,15 +176,15 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False) -> int:
     if not once:
         return 0
     if outcome.source_missing is not None:
-        click.echo(f"semid: source missing: {shown(outcome.source_missing)}", err=True)
+        tell(form, f"source missing: {outcome.source_missing}")
     elif outcome.missing_rows:
-        click.echo(
-            f"semid: {outcome.missing_rows:,} more rows are needed before the first training"
+        tell(
+            form,
+            f"{outcome.missing_rows:,} more rows are needed before the first training"
             f" (training.min_rows = {config.training.min_rows:,}); the files stay pending",
-            err=True,
         )
     if outcome.rejected:
-        click.echo(f"semid: {outcome.rejected} file(s) rejected; see {config.rejected_dir}", err=True)
+        tell(form, f"{outcome.rejected} file(s) rejected; see {config.rejected_dir}")
         return 3
     return 1 if outcome.deferred or outcome.source_missing is not None else 0
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, and text made safe to show."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from semid_daemon.config import DEFAULT_NAME
+from semid_daemon.names import shown
+
+__all__ = ["config_option", "json_option", "shown"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -25,8 +28,3 @@ def config_option(command: Command) -> Command:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-
-
-def shown(text: str) -> str:
-    """Text from outside, made safe for a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -95,6 +95,12 @@ class Generations(_Section, frozen=True):
     bucket_capacity: Positive = 1
 
 
+class Monitoring(_Section, frozen=True):
+    """What other programs see of the daemon while it runs."""
+
+    metrics_textfile: str | None = None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of semid.toml. `root` is the directory that relative paths start at."""
 
@@ -104,6 +110,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     training: Training = Training()
     ingest: Ingest = Ingest()
     generations: Generations = Generations()
+    monitoring: Monitoring = Monitoring()
     root: Path = Path(".")
 
     @property
@@ -133,6 +140,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def in_hand(self) -> Path:
         return self.state_dir / "in-hand"
+
+    @property
+    def metrics_textfile(self) -> Path | None:
+        return None if self.monitoring.metrics_textfile is None else self.root / self.monitoring.metrics_textfile
 
     @property
     def commands_dir(self) -> Path:
@@ -274,4 +285,8 @@ keep_retired = 2         # former generations that one can go back to; older one
 collisions = "suffix"    # items of one semantic ID: told apart by a "suffix"; "next-best": beyond bucket_capacity
                          # items the nearest last code with room; "shared": one ID for all, suffix 0
 bucket_capacity = 1      # "next-best": items per semantic ID
+
+[monitoring]
+# metrics_textfile = "semid.prom"   # figures for Prometheus, every 10 s: in the directory that node_exporter was
+                         # given with --collector.textfile.directory
 """

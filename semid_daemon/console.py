@@ -9,6 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import click
+
+from semid_daemon.logs import Form, LineFormatter, form_of_log, log_what_nobody_caught
+from semid_daemon.names import shown
+
 Advance = Callable[[int], None]
 
 _PLAIN_INTERVAL_S = 10.0
@@ -87,11 +92,12 @@ class TerminalProgress:
             yield advance
 
 
-def start_logging(*, quiet: bool = False) -> Progress:
+def start_logging(form: Form | None = None, *, quiet: bool = False) -> Progress:
     """Send log lines to stderr and choose the kind of progress: a bar when stderr is a terminal."""
     level = logging.WARNING if quiet else logging.INFO
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
-    if sys.stderr is not None and sys.stderr.isatty():
+    form = form or form_of_log()
+    if form == "terminal":
         from rich.logging import RichHandler
 
         terminal = TerminalProgress()
@@ -104,5 +110,17 @@ def start_logging(*, quiet: bool = False) -> Progress:
         )
         logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
         return terminal
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    if form != "plain":
+        log_what_nobody_caught()
     return PlainProgress()
+
+
+def tell(form: Form, message: str) -> None:
+    """The command's last word: an event where programs read the log, else a line of its own."""
+    if form in ("journal", "json"):
+        logging.getLogger("semid").error("%s", message)
+    else:
+        click.echo(f"semid: {shown(message)}", err=True)

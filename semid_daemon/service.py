@@ -29,6 +29,7 @@ from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
 from semid_daemon.learning import Learner
 from semid_daemon.notify import Notifier
+from semid_daemon.prometheus import MetricsFile
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
@@ -126,6 +127,7 @@ class Service:
         self._learner = Learner(config, writer, self._device, self._encoder)
         self._wal_told = False
         self._done = 0  # files
+        self._metrics_file = MetricsFile(config, version("semid"), self._journal, now)
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -145,6 +147,7 @@ class Service:
             self._notifier.stopping()
             self._in_hand.release()
             self._journal.beat("stopped")
+            self._metrics_file.keep(at_once=True)
             return Outcome(
                 self._intake.rejected, self._intake.deferred, self._gathering.missing_rows(), self._intake.missing
             )
@@ -248,6 +251,7 @@ class Service:
             if self._stop.is_set():
                 self._notifier.stopping()
             self._notifier.alive(self._status(state, detail))
+            self._metrics_file.keep()
         if self._now() >= self._desk_again:
             self._desk.serve()
             self._desk_again = self._now() + _COMMANDS_S
