@@ -83,6 +83,8 @@ def main(debug: bool) -> None:
     semid retry FILE    try a deferred or rejected file again
     semid pause         stop working for a while; semid resume
     semid export OUT    the IDs as another program reads them
+    semid encode FILE   IDs for a file, publishing nothing
+    semid inspect FILE  what would be read of a file
     semid doctor        check everything
     """
 

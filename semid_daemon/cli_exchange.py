@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from semid_daemon.cli_options import config_option, shown
-from semid_daemon.config import find_config, load_config
-from semid_daemon.errors import ConfigError
+from semid_daemon.cli_options import config_option, json_option, shown
+from semid_daemon.config import Config, Ingest, find_config, load_config
+from semid_daemon.errors import BadFileError, ConfigError
 from semid_daemon.export.forms import FORMS
 
 if TYPE_CHECKING:
+    from semid_daemon.console import Advance
     from semid_daemon.export.job import IdType
 
 
@@ -98,4 +104,123 @@ def export(
     )
 
 
-COMMANDS = (export,)
+@click.command()
+@config_option
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def inspect(config_path: Path | None, file: Path, as_json: bool) -> None:
+    """Say what the daemon would read of FILE, without giving anything an ID.
+
+    Its format, rows, dimension and dtype, the fields of vectors and item IDs that were found, the first item IDs,
+    and how many rows would be left out and why. The file is read through. Field names and the policy for vectors
+    of zeros come from semid.toml where there is one.
+
+    \b
+    Exit status:
+      0  it would be read
+      3  it would be rejected; the reason is on stderr
+    """
+    from semid_daemon.console import start_logging
+    from semid_daemon.offline import inspect_file
+
+    settings = _ingest_settings(config_path)
+    progress = start_logging(quiet=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = inspect_file(file, settings, lambda rows: stack.enter_context(progress.task(file.name, rows)))
+        except BadFileError as error:
+            click.echo(f"semid: {shown(str(file))}: would be rejected: {error}", err=True)
+            sys.exit(3)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    ids = found.sidecar or found.id_field or "none: made from the file's name and the row"
+    lines = [
+        f"format      {found.format}",
+        f"vectors     {found.rows:,} rows × {found.dim:,}, {found.dtype}"
+        + (f", from {shown(found.vector_field)}" if found.vector_field else ""),
+        f"item IDs    {shown(ids)}",
+        f"first       {', '.join(map(shown, found.first_ids)) or '-'}",
+        f"usable      {found.rows_usable:,} rows",
+    ]
+    if found.rejected:
+        reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in found.rejected.items())
+        lines.append(f"left out    {found.rows_rejected:,} rows ({reasons})")
+    click.echo("\n".join(lines))
+
+
+@click.command()
+@config_option
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), metavar="OUT.parquet")
+@click.option(
+    "--codebooks",
+    "codebook_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A codebook file of semid: state/codebooks/<fingerprint>.safetensors. Default: the catalogue's, of its active"
+    " generation or that of --generation.",
+)
+@click.option("--generation", type=int, metavar="G", help="The catalogue's generation to encode with.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1 or mps. Default: quantizer.device, or auto.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def encode(
+    config_path: Path | None,
+    files: tuple[Path, ...],
+    out: Path,
+    codebook_file: Path | None,
+    generation: int | None,
+    device: str | None,
+    quiet: bool,
+) -> None:
+    """Encode files of embeddings into OUT.parquet: item_id, semantic_id, codes. Publishes nothing.
+
+    The codes are those that the daemon would give. With --codebooks neither daemon nor database is needed;
+    field names and the policy for vectors of zeros come from semid.toml where there is one. Suffixes are the
+    catalogue's to give, and not here.
+    """
+    from semid_daemon.console import start_logging
+    from semid_daemon.generations.codebooks import Codebooks
+    from semid_daemon.offline import encode_files
+
+    if codebook_file is not None and generation is not None:
+        raise click.UsageError("give --codebooks or --generation")
+    if codebook_file is None:
+        codebook_file = _published_codebooks(load_config(find_config(config_path)), generation)
+    config = _config_if_there(config_path)
+    codebooks = Codebooks.load(codebook_file, device or (config.quantizer.device if config else "auto"))
+    progress = start_logging(quiet=quiet)
+    with contextlib.ExitStack() as stack:
+
+        def on_open(path: Path, rows: int) -> Advance:
+            stack.close()
+            return stack.enter_context(progress.task(path.name, rows))
+
+        rows, left_out = encode_files(files, out, codebooks, config.ingest if config else Ingest(), on_open)
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in left_out.items())
+    omitted = f"; {sum(left_out.values()):,} rows left out ({reasons})" if left_out else ""
+    click.echo(f"{shown(str(out))}: {rows:,} rows by codebooks {codebooks.fingerprint}{omitted}", err=True)
+
+
+def _published_codebooks(config: Config, generation: int | None) -> Path:
+    from semid_daemon.generations.codebook_files import codebook_path
+    from semid_daemon.store.catalogue import Catalogue
+
+    with Catalogue(config.database, generation) as catalogue:
+        return codebook_path(config.codebooks_dir, catalogue.published.fingerprint)
+
+
+def _config_if_there(path: Path | None) -> Config | None:
+    """The configuration that is named; without a name the one that lies here, if any."""
+    found = find_config(path)
+    if path is None and "SEMID_CONFIG" not in os.environ and not found.exists():
+        return None
+    return load_config(found)
+
+
+def _ingest_settings(path: Path | None) -> Ingest:
+    config = _config_if_there(path)
+    return config.ingest if config else Ingest()
+
+
+COMMANDS = (export, inspect, encode)

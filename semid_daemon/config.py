@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from semid_daemon.errors import ConfigError
+from semid_daemon.field_names import FieldNames
 
 DEFAULT_NAME = "semid.toml"
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+FieldName = Annotated[str, msgspec.Meta(min_length=1)]
 Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
 
@@ -77,6 +79,12 @@ class Ingest(_Section, frozen=True):
     retry_s: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 5.0
     watchdog_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     max_wal_mb: Annotated[int, msgspec.Meta(ge=16)] = 1024
+    vector_field: FieldName | None = None
+    id_field: FieldName | None = None
+
+    @property
+    def fields(self) -> FieldNames:
+        return FieldNames(self.vector_field, self.id_field)
 
 
 class Generations(_Section, frozen=True):
@@ -269,6 +277,8 @@ fairness = "turns"       # "turns": small files do not wait for a huge one to en
 retry_s = 5              # pause after the machine's first fault with a file; doubled each time, an hour at most
 watchdog_s = 600         # end the daemon when the device computes on one chunk for longer than this; 0 never
 max_wal_mb = 1024        # wait for readers to end when they let the write-ahead log grow beyond this
+# vector_field = "clip"  # the field of vectors in drop files, where it is none of those found by themselves
+# id_field = "sku"       # the field of item IDs; a file without it needs a sidecar
 
 [generations]
 mode = "continual"       # new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes,

@@ -118,7 +118,9 @@ def _source_of(opened: OpenFile) -> Iterator[EmbeddingSource]:
     failpoint("parsing")
     file = opened.file
     sidecar_name = file.sidecar.name if file.sidecar else ""
-    source = open_source(opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name)
+    source = open_source(
+        opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=file.fields
+    )
     try:
         yield source
     finally:

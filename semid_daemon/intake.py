@@ -87,7 +87,11 @@ class Intake:
         self._tidy()
         try:
             found = scan(
-                self._config.drop_dir, supported=is_supported, sidecar_suffixes=SIDECAR_SUFFIXES, tick=self._tick
+                self._config.drop_dir,
+                supported=is_supported,
+                sidecar_suffixes=SIDECAR_SUFFIXES,
+                fields=self._config.ingest.fields,
+                tick=self._tick,
             )
         except OSError as error:
             self._source_missing(f"{self._config.drop_dir}: {error.strerror}")

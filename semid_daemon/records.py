@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from semid_daemon.field_names import FieldNames
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -34,7 +36,7 @@ class DropFile:
     """A settled file of embeddings in the drop directory.
 
     `name` is the path below the drop directory as printable text; `sidecar` is the file of
-    item IDs that belongs to it, if there is one.
+    item IDs that belongs to it, if there is one; `fields` says where in it to look.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class DropFile:
     signature: Signature
     sidecar: Path | None = None
     sidecar_signature: Signature | None = None
+    fields: FieldNames = FieldNames()
 
 
 @dataclass(frozen=True, slots=True)

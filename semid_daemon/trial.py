@@ -16,11 +16,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 from semid_daemon.drop.reading import FileChangedError, open_drop_file
 from semid_daemon.errors import BadFileError
 from semid_daemon.failpoints import failpoint
+from semid_daemon.field_names import FieldNames
 from semid_daemon.formats import open_source
 from semid_daemon.records import DropFile, Signature
 
@@ -47,7 +49,12 @@ def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None]) -> st
     given = [str(file.path), _numbers(file.signature), str(file.sidecar or ""), _numbers(file.sidecar_signature)]
     # A session of its own: ctrl-C is meant for the daemon.
     child = subprocess.Popen(
-        [sys.executable, "-m", "semid_daemon.trial", json.dumps([file.name, *given, chunk_rows])],
+        [
+            sys.executable,
+            "-m",
+            "semid_daemon.trial",
+            json.dumps([file.name, *given, *astuple(file.fields), chunk_rows]),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -95,18 +102,21 @@ def _numbers(signature: Signature | None) -> list[int] | None:
 
 def read_through(argument: str) -> None:
     """What the child does: open the file as it was settled, and read every row."""
-    name, path, numbers, sidecar, sidecar_numbers, chunk_rows = json.loads(argument)
+    name, path, numbers, sidecar, sidecar_numbers, vectors, item_ids, chunk_rows = json.loads(argument)
     file = DropFile(
         path=Path(path),
         name=name,
         signature=Signature(*numbers),
         sidecar=Path(sidecar) if sidecar else None,
         sidecar_signature=Signature(*sidecar_numbers) if sidecar_numbers else None,
+        fields=FieldNames(vectors, item_ids),
     )
     with open_drop_file(file) as opened:
         failpoint("parsing")
         sidecar_name = file.sidecar.name if file.sidecar else ""
-        source = open_source(opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name)
+        source = open_source(
+            opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=file.fields
+        )
         for _ in source.batches(chunk_rows):
             pass
         source.close()

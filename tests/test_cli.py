@@ -273,7 +273,7 @@ def test_doctor(small: Path, clustered: Rows):
     connection.close()
     ill = semid("doctor", cwd=small)
     assert ill.returncode == 1
-    for fault in ("its content is not what its name says", "items are not counted right: 1", "codes whose use is not"):
+    for fault in ("not what its fingerprint says", "items are not counted right: 1", "codes whose use is not"):
         assert fault in ill.stdout
     assert "restore a backup" in ill.stdout
 

@@ -104,7 +104,7 @@ def test_out_of_memory_under_the_limit(file: DropFile):
         "runpy.run_module('semid_daemon.trial', run_name='__main__')"
     )
     given = [str(file.path), trial._numbers(file.signature), "", None]
-    argument = trial.json.dumps([file.name, *given, 50])
+    argument = trial.json.dumps([file.name, *given, None, None, 50])
     done = subprocess.run([sys.executable, "-c", code, argument], timeout=60, check=False)
     assert done.returncode == trial._NO_MEMORY
 

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from semid_daemon.field_names import FieldNames
 from semid_daemon.names import printable
 from semid_daemon.records import DropFile, Signature
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
 _TICK_NAMES = 5_000
+_FOUND_BY_THEMSELVES = FieldNames()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,24 @@ def signature_of(status: os.stat_result) -> Signature:
     return Signature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def possible_sidecars(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Where a file's item IDs may lie: items.npy goes with items.npy.ids.txt or items.ids.txt."""
+    return [base.with_name(base.name + suffix) for base in (path, path.with_suffix("")) for suffix in suffixes]
+
+
 def scan(
     drop_dir: Path,
     *,
     supported: Callable[[str], bool],
     sidecar_suffixes: tuple[str, ...],
+    fields: FieldNames = _FOUND_BY_THEMSELVES,
     tick: Callable[[], None] = lambda: None,
 ) -> Scan:
     """Walk the drop directory once; `tick` is called every few thousand names.
 
     `supported` tells by its name whether a file can be one of embeddings; a file named like one of
-    them but ending in one of `sidecar_suffixes` holds its item IDs. Raises OSError when the
-    directory itself cannot be read; an unreadable sub-directory is only noted.
+    them but ending in one of `sidecar_suffixes` holds its item IDs; `fields` goes with every file.
+    Raises OSError when the directory itself cannot be read; an unreadable sub-directory is only noted.
     """
     regular: dict[Path, Signature] = {}
     skipped: dict[str, str] = {}
@@ -84,7 +92,7 @@ def scan(
             else:
                 kind = "symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
                 skipped[printable(path.relative_to(drop_dir))] = f"{kind}: never read; put the file itself here"
-    files = _pair(drop_dir, regular, skipped, supported, sidecar_suffixes)
+    files = _pair(drop_dir, regular, skipped, supported, sidecar_suffixes, fields)
     return Scan(files, skipped, f"{root.st_dev}:{root.st_ino}")
 
 
@@ -94,6 +102,7 @@ def _pair(
     skipped: dict[str, str],
     supported: Callable[[str], bool],
     sidecar_suffixes: tuple[str, ...],
+    fields: FieldNames,
 ) -> dict[str, DropFile]:
     files: dict[str, DropFile] = {}
     sharing: dict[Path, list[DropFile]] = {}
@@ -104,22 +113,14 @@ def _pair(
         if not supported(path.name):
             skipped[name] = "not a kind of file that is read"
             continue
-        # items.npy goes with items.npy.ids.txt or items.ids.txt
-        sidecar = next(
-            (
-                candidate
-                for base in (path, path.with_suffix(""))
-                for suffix in sidecar_suffixes
-                if (candidate := base.with_name(base.name + suffix)) in regular
-            ),
-            None,
-        )
+        sidecar = next((each for each in possible_sidecars(path, sidecar_suffixes) if each in regular), None)
         files[name] = DropFile(
             path=path,
             name=name,
             signature=regular[path],
             sidecar=sidecar,
             sidecar_signature=regular[sidecar] if sidecar else None,
+            fields=fields,
         )
         if sidecar is not None:
             sharing.setdefault(sidecar, []).append(files[name])

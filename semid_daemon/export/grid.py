@@ -20,6 +20,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same catalogue makes the same bytes
 def write(job: Job, path: Path) -> None:
     """Column = dense row. Rows 0…L-1 are the codes; row L is 0 for an item alone in its bucket, else suffix + 1.
 
+    Where items share their IDs by policy, it is 0 for all.
+
     GRID itself appends this row (src/utils/tensor_utils.py, deduplicate_rows_in_tensor) and saves the transpose
     of an N×(L+1) tensor; so does this, which is why items can be written one after the other.
     """
@@ -32,7 +34,7 @@ def write(job: Job, path: Path) -> None:
         with archive.open(_entry("data/0", aligned_after=archive), "w", force_zip64=True) as data:
             for items in job.chunks():
                 assert items.buckets_N is not None
-                last_N = np.where(items.buckets_N == 1, 0, items.suffixes_N + 1)
+                last_N = np.where((items.buckets_N > 1) & job.collisions, items.suffixes_N + 1, 0)
                 highest = max(highest, int(last_N.max()))
                 data.write(np.column_stack([items.codes_NL, last_N]).astype("<i8").tobytes())
         archive.writestr(_entry("version"), b"3\n")

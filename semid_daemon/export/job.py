@@ -42,8 +42,8 @@ class Job:
 
     @property
     def collisions(self) -> bool:
-        """Whether anywhere in the generation items share a semantic ID."""
-        return self.published.max_bucket > 1
+        """Whether suffixes tell items apart: somewhere items share a semantic ID, and not by policy."""
+        return self.published.max_bucket > 1 and self.published.collisions != "shared"
 
     def chunks(self) -> Iterator[Items]:
         for items in self.catalogue.items(self.selection, order=self.form.order, buckets=self.form.buckets):

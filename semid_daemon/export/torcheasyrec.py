@@ -24,8 +24,9 @@ _PART = "part-0.parquet"
 def write(job: Job, path: Path) -> None:
     """Items by codes, so that a bucket's items follow each other; `index` is an item's place in its bucket, from 1.
 
-    `offset_codebook` is code + layer × codebook_size, one vocabulary for all layers. Nothing was moved to keep
-    buckets small, so `origin_codebook` is the codebook, and `capacity` the size of the largest bucket.
+    `offset_codebook` is code + layer × codebook_size, one vocabulary for all layers. `origin_codebook` is the
+    codebook too: what an item's codes were before it was moved out of a full bucket is not kept. `capacity` is
+    that of the policy next-best, else the size of the largest bucket.
     """
     import pyarrow.parquet as pq
 
@@ -61,7 +62,7 @@ def write(job: Job, path: Path) -> None:
     manifest = {
         "bundle_uuid": uuid.uuid4().hex,
         "codebook": [job.published.codebook_size] * job.published.layers,
-        "capacity": max(1, observed),
+        "capacity": max(1, job.published.bucket_capacity if job.published.collisions == "next-best" else observed),
         "max_observed_items_per_sid": observed,
         "artifacts": {
             name: {"save_type": "parquet", "rows": count, "location": str(job.final / name)}

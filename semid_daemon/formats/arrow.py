@@ -33,7 +33,7 @@ def open_arrow(stream: BinaryIO, outside: OutsideIds) -> ColumnSource:
     with content_errors("arrow", pa.ArrowException):
         batch_rows = _batch_rows(stream)
         schema = ipc.open_file(stream).schema
-        columns = choose_columns(schema.names, schema.types)
+        columns = choose_columns(schema.names, schema.types, outside)
         rows = sum(batch_rows)
         dim = dim_of(columns, rows, lambda: _peek(stream, columns, batch_rows))
     ids, id_name = (None, columns.id_name) if columns.id_name else outside.for_rows(rows)

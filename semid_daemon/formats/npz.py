@@ -24,7 +24,7 @@ def open_npz(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     """Vectors and item IDs from the members of an .npz."""
     archive = open_archive(stream)
     members = _arrays(archive)
-    vector_name = pick_vectors(members, partial(_looks_like_vectors, archive, members))
+    vector_name = pick_vectors(members, outside.fields, partial(_looks_like_vectors, archive, members))
     what = quoted_field(vector_name)
     region = archive.region(members[vector_name])
     header = read_npy_header(region, what)
@@ -33,7 +33,7 @@ def open_npz(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
         vectors = vector_array(_in_memory(region, what), header, what)
 
     used = [members[vector_name]]
-    id_name = pick_ids(members)
+    id_name = pick_ids(members, outside.fields, sidecar=outside.sidecar is not None)
     ids: IdColumn
     if id_name is None:
         ids, id_name = outside.for_rows(vectors.rows)

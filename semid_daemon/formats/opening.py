@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from semid_daemon.errors import BadFileError, IncompleteFileError
+from semid_daemon.field_names import FieldNames
 from semid_daemon.formats import archive, npy, pt
 from semid_daemon.formats.faults import content_errors, show
 from semid_daemon.formats.regions import read_at, size_of
@@ -49,6 +50,7 @@ _KNOWN = (
     (b"\x28\xb5\x2f\xfd", "zstd file", "decompress it"),
 )
 _HEAD_BYTES = 16
+_FOUND_BY_THEMSELVES = FieldNames()
 
 
 def is_supported(name: str) -> bool:
@@ -57,18 +59,24 @@ def is_supported(name: str) -> bool:
 
 
 def open_source(
-    stream: BinaryIO, name: str, *, sidecar: BinaryIO | None = None, sidecar_name: str = ""
+    stream: BinaryIO,
+    name: str,
+    *,
+    sidecar: BinaryIO | None = None,
+    sidecar_name: str = "",
+    fields: FieldNames = _FOUND_BY_THEMSELVES,
 ) -> EmbeddingSource:
     """Check an opened drop file and make it ready to be read.
 
     `stream` is a seekable regular file and stays the caller's to close, like `sidecar`; `name` gives
-    the format and, where there are no item IDs, their stem. Raises BadFileError with a one-line
-    reason, IncompleteFileError where the file is shorter than it declares; OSError propagates.
+    the format and, where there are no item IDs, their stem; `fields` names those to use. Raises
+    BadFileError with a one-line reason, IncompleteFileError where the file is shorter than it declares; OSError
+    propagates.
     """
     format_name = _FORMATS.get(PurePosixPath(name).suffix)
     if format_name is None:
         raise BadFileError(f"its extension is none of {' '.join(_FORMATS)}; name it by its format")
-    outside = OutsideIds(name, sidecar, sidecar_name)
+    outside = OutsideIds(name, sidecar, sidecar_name, fields)
     with content_errors(format_name):
         _check_magic(stream, PurePosixPath(name).suffix, format_name)
         return _open(format_name, stream, outside)

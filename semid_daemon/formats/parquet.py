@@ -35,7 +35,7 @@ def open_parquet(stream: BinaryIO, outside: OutsideIds) -> ColumnSource:
         groups = _read_footer(stream)
         file = _reader(stream)
         schema = file.schema_arrow
-        columns = choose_columns(schema.names, schema.types)
+        columns = choose_columns(schema.names, schema.types, outside)
         group_rows = _check_groups(groups, columns, file.metadata.num_columns)
         rows = sum(group_rows)
         if rows != file.metadata.num_rows:

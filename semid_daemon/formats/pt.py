@@ -90,12 +90,12 @@ def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
         what = "the tensor"
     elif isinstance(content, dict):
         fields = {name: value for name, value in content.items() if isinstance(name, str)}
-        vector_name = pick_vectors(fields, lambda name: _looks_like_vectors(fields[name]))
+        vector_name = pick_vectors(fields, outside.fields, lambda name: _looks_like_vectors(fields[name]))
         what = quoted_field(vector_name)
         tensor = fields[vector_name]
         if not isinstance(tensor, Tensor):
             raise BadFileError(f"{what} is a {type(tensor).__name__}; {FLOATS_WANTED}, in a 2-D tensor")
-        id_name = pick_ids(fields)
+        id_name = pick_ids(fields, outside.fields, sidecar=outside.sidecar is not None)
         id_values = fields[id_name] if id_name is not None else None
     else:
         raise BadFileError(f"holds a {type(content).__name__}; save a 2-D tensor, or a dict of tensors and lists")

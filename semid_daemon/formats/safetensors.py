@@ -54,7 +54,7 @@ class _Tensor:
 def open_safetensors(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     """Vectors from a tensor; item IDs from an integer tensor, or a JSON list in the metadata."""
     tensors, metadata, region = _read_header(stream)
-    vector_name = pick_vectors(tensors, lambda name: _looks_like_vectors(tensors[name]))
+    vector_name = pick_vectors(tensors, outside.fields, lambda name: _looks_like_vectors(tensors[name]))
     what = quoted_field(vector_name)
     vectors = tensors[vector_name]
     if vectors.dtype not in _FLOATS:
@@ -62,13 +62,15 @@ def open_safetensors(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     rows, dim = check_vector_shape(vectors.shape, what)
     array = VectorArray(region, vectors.begin, rows, dim, _FLOATS[vectors.dtype])
 
-    id_name = pick_ids(tensors)
+    # Text has no tensor: item IDs of text are a JSON list in the metadata, under the same name.
+    in_metadata = outside.fields.item_ids or _METADATA_IDS
+    id_name = pick_ids(tensors, outside.fields, sidecar=outside.sidecar is not None or in_metadata in metadata)
     ids: IdColumn
     if id_name is not None:
         ids = _id_tensor(tensors[id_name], region, rows, quoted_field(id_name))
-    elif _METADATA_IDS in metadata:
-        id_name = _METADATA_IDS
-        ids = _metadata_ids(metadata[_METADATA_IDS], rows)
+    elif in_metadata in metadata:
+        id_name = in_metadata
+        ids = _metadata_ids(metadata[in_metadata], rows)
     else:
         ids, id_name = outside.for_rows(rows)
     return ArraySource("safetensors", array, ids, vector_name, id_name)

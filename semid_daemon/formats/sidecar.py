@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from semid_daemon.errors import BadFileError, IncompleteFileError
+from semid_daemon.field_names import FieldNames
 from semid_daemon.formats.faults import ID_NOT_TEXT, ID_TOO_LONG, content_errors
 from semid_daemon.formats.fields import check_id_count
 from semid_daemon.formats.item_ids import MAX_ID_BYTES, IdBlock, IdColumn, RowNumbers, checked
@@ -21,11 +22,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class OutsideIds:
-    """Where item IDs come from when the file itself has none."""
+    """What is known of a file besides its bytes: where item IDs come from when it has none, and its fields' names."""
 
     name: str
     sidecar: BinaryIO | None = None
     sidecar_name: str = ""
+    fields: FieldNames = FieldNames()
 
     def for_rows(self, rows: int) -> tuple[IdColumn, str | None]:
         """The column and its `id_name`. Raises BadFileError when the sidecar does not fit."""

@@ -53,6 +53,7 @@ def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str,
     metadata = {
         **settings,
         "format": _FORMAT,
+        "fingerprint": name,
         "dim": str(codebooks.dim),
         "normalize_residuals": str(codebooks.normalize_residuals).lower(),
         "beam_width": str(codebooks.beam_width),
@@ -76,23 +77,38 @@ def load_codebooks(directory: Path, name: str) -> Codebooks:
     path = codebook_path(directory, name)
     advice = "restore it from a backup of the state directory"
     try:
-        content = path.read_bytes()
+        codebooks, _ = read_codebooks(path)
     except FileNotFoundError:
         raise CodebookError(f"{path}: missing, though the database encodes with it; {advice}") from None
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        tensors = safetensors.numpy.load(content)
-        centroids_LKD, beam_width = tensors[_TENSOR], int(metadata["beam_width"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CodebookError(f"{path}: damaged: {error}; {advice}") from error
-    if centroids_LKD.ndim != 3 or centroids_LKD.dtype != np.float32:
-        raise CodebookError(f"{path}: holds {centroids_LKD.dtype} {centroids_LKD.shape}; {advice}")
-    normalize = metadata.get("normalize_residuals") == "true"
-    codebooks = Codebooks(centroids_LKD, normalize, tensors.get(_BIASES), beam_width)
+    except CodebookError as error:
+        raise CodebookError(f"{error}; {advice}") from error
     if fingerprint(codebooks) != name:
         raise CodebookError(f"{path}: its content is not what its name says; {advice}")
     return codebooks
+
+
+def read_codebooks(path: Path) -> tuple[Codebooks, dict[str, str]]:
+    """Read a codebook file wherever it lies: the codebooks, and how they came about.
+
+    Raises CodebookError when it is damaged, when it holds something else, or where the fingerprint in it is not
+    that of its content; OSError when it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        tensors = safetensors.numpy.load(content)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        centroids_LKD, beam_width = tensors[_TENSOR], int(metadata["beam_width"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise CodebookError(f"{path}: damaged, or no codebooks of semid: {error}") from error
+    if centroids_LKD.ndim != 3 or centroids_LKD.dtype != np.float32:
+        raise CodebookError(f"{path}: holds {centroids_LKD.dtype} {centroids_LKD.shape}")
+    normalize = metadata.get("normalize_residuals") == "true"
+    codebooks = Codebooks(centroids_LKD, normalize, tensors.get(_BIASES), beam_width)
+    found = fingerprint(codebooks)
+    if metadata.get("fingerprint", found) != found:
+        raise CodebookError(f"{path}: its content is not what its fingerprint says")
+    return codebooks, metadata
 
 
 def collect_orphans(directory: Path, keep: set[str]) -> list[Path]:

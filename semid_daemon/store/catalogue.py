@@ -26,7 +26,10 @@ _ORDERS = {"items": "length(i.item_id), i.item_id", "codes": "codes_key(i.semant
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One generation, as `generations` shows it; `max_bucket` is the size of its largest bucket."""
+    """One generation, as `generations` shows it; `max_bucket` is the size of its largest bucket.
+
+    `collisions` is its policy (suffix, next-best, shared), `bucket_capacity` what next-best fills buckets up to.
+    """
 
     generation: int
     fingerprint: str
@@ -35,7 +38,9 @@ class Published:
     dim: int
     normalize_residuals: bool
     items: int
-    published_at: str
+    published_at: str | None
+    collisions: str
+    bucket_capacity: int
     max_bucket: int
 
 
@@ -86,17 +91,19 @@ class Catalogue(Reader):
     def _find(self, generation: int | None) -> Published:
         rows = self._connection.execute(
             "SELECT g.generation, g.fingerprint, g.layers, g.codebook_size, g.dim, g.normalize_residuals, g.items,"
-            " g.published_at, (SELECT max_bucket FROM _generations t WHERE t.generation = g.generation), g.status"
+            " g.published_at, g.collisions, g.bucket_capacity,"
+            " (SELECT max_bucket FROM _generations t WHERE t.generation = g.generation), g.status"
             " FROM generations g ORDER BY g.generation"
         ).fetchall()
-        for *found, status in rows:
+        there = [(*found, status) for *found, status in rows if status not in ("deleting", "deleted")]
+        for *found, status in there:
             if found[0] == generation or (generation is None and status == "active"):
                 found[5] = bool(found[5])
                 return Published(*found)
         if generation is None:
             raise StoreError(f"{self._path}: nothing is published yet; there is nothing to export")
-        there = ", ".join(str(row[0]) for row in rows) or "none"
-        raise StoreError(f"{self._path}: there is no generation {generation}; there are: {there}")
+        numbers = ", ".join(str(each[0]) for each in there) or "none"
+        raise StoreError(f"{self._path}: there is no generation {generation}; there are: {numbers}")
 
     def count(self, selection: Selection) -> int:
         """How many items are selected."""

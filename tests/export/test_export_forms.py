@@ -123,11 +123,12 @@ def numbered(prefix: str = "", count: int = 40, first: int = 0) -> list[str]:
 def small(tmp_path: Path) -> Callable[..., Published]:
     """Publishes items with the codes given: `small(["a", "b"], [[0, 1], [0, 1]])`."""
 
-    def make(item_ids: list[str], codes: list[list[int]], codebook_size: int = 4) -> Published:
+    def make(item_ids: list[str], codes: list[list[int]], **policy: object) -> Published:
         random = np.random.default_rng(0)
-        codebooks = Codebooks(random.normal(size=(len(codes[0]), codebook_size, 2)).astype(np.float32), False)
+        codebooks = Codebooks(random.normal(size=(len(codes[0]), 4, 2)).astype(np.float32), False)
         with Writer(tmp_path / "semid.db") as writer:
-            writer.publish_generation(save_codebooks(tmp_path / "codebooks", codebooks, {}), codebooks, trained_rows=1)
+            fingerprint = save_codebooks(tmp_path / "codebooks", codebooks, {})
+            writer.publish_generation(fingerprint, codebooks, trained_rows=1, **policy)
             ledger = writer.record_sighting("a.npz", "sig", "digest", 1)
             rows = len(item_ids)
             ledger = writer.begin_loading(ledger.id, rows=rows, dim=2, generation=1, chunk_rows=rows)
@@ -183,6 +184,17 @@ def test_grid_warns_of_more_suffixes_than_codes(small, tmp_path: Path):
     published = small(numbered(count=6), [[1, 1]] * 6)
     (warning,) = write(published, "grid", tmp_path / "a.pt").warnings
     assert "goes up to 6, beyond the 4 codes" in warning
+
+
+def test_where_items_share_ids_by_policy_nothing_tells_them_apart(small, tmp_path: Path):
+    published = small(["a", "b", "c"], [[1, 1], [1, 1], [2, 0]], collisions="shared")
+    write(published, "grid", tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt").tolist() == [[1, 1, 2], [1, 1, 0], [0, 0, 0]]
+    write(published, "index-json", tmp_path / "i.json")
+    tokens = ["<a_1>", "<b_1>"]
+    assert json.loads((tmp_path / "i.json").read_text()) == {"0": tokens, "1": tokens, "2": ["<a_2>", "<b_0>"]}
+    write(published, "tokens", tmp_path / "t.json")
+    assert json.loads((tmp_path / "t.json").read_text())["trie"] == {"<a_1>": {"<b_1>": {}}, "<a_2>": {"<b_0>": {}}}
 
 
 def test_grid_pickle(packages: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -486,6 +498,14 @@ def test_rows_are_item_numbers_where_items_are_numbered(small, tmp_path: Path):
     assert write(published, "npy", tmp_path / "a.npy").warnings == []
     assert np.load(tmp_path / "a.npy")[:, :2].tolist() == [[number % 4, number // 10] for number in range(40)]
     assert row_map(tmp_path / "a.npy") == numbered()
+
+
+def test_rows_of_a_tensor_without_ids_come_in_its_order(small, tmp_path: Path):
+    """GRID's own embeddings (a 2-D tensor, row = item) get IDs from file name and row."""
+    ids = numbered("merged_predictions_tensor:")[::-1]
+    published = small(ids, [[0, 0]] * 40)
+    write(published, "npy", tmp_path / "a.npy")
+    assert row_map(tmp_path / "a.npy") == ids[::-1]
 
 
 def test_a_gap_among_numbered_items_is_told(small, tmp_path: Path):
