@@ -44,12 +44,12 @@ class Journal:
         due = state != self._state or now - self._beat_at >= _HEARTBEAT_S
         if due:
             self._write()
-            self._writer.heartbeat(state, detail, self._figures(now))
+            self._writer.heartbeat(state, detail, self._figures(now, state))
             self._state, self._beat_at = state, now
         return due
 
-    def _figures(self, now: float) -> dict[str, Gauge]:
-        if now - self._gauged_at < _HEARTBEAT_S:
+    def _figures(self, now: float, state: str) -> dict[str, Gauge]:
+        if now - self._gauged_at < _HEARTBEAT_S and state != "stopped":
             return {}
         self._gauged_at = now
         self.figures = {name: figure for each in self.gauges for name, figure in each().items()}

@@ -1,58 +1,421 @@
-"""The terminal UI: one screen that follows the catalogue's status."""
+"""The terminal UI: eight screens over one poller, and every action by key, palette and footer."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
-from rich.text import Text
-from textual.app import App, ComposeResult
-from textual.widgets import Footer, Static
+from rich.style import Style
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import ActiveBinding, Binding, BindingType
+from textual.containers import Container
+from textual.filter import Monochrome, NoColor
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Input
 
-from semid_daemon.errors import StoreError
-from semid_daemon.store.reader import Reader, Status
+from semid_daemon.config import Config
+from semid_daemon.errors import SemidError
+from semid_daemon.store.watching import Pulse, UnavailableError
+from semid_tui.cells import Marker
+from semid_tui.dialogs import ChoiceScreen, HelpScreen
+from semid_tui.feeds import CommandsFeed, Feed
+from semid_tui.gateway import Gateway
+from semid_tui.keybar import CommandLine, KeyBar, StatusLine, TabLine
+from semid_tui.lost import LostNote
+from semid_tui.numbers import clean, duration
+from semid_tui.palette import DARK, LIGHT, make_palette
+from semid_tui.panes import Pane
+from semid_tui.poller import Beat, Fed, Lost, Poller
+from semid_tui.screens.codes import CodesPane
+from semid_tui.screens.events import EventsPane
+from semid_tui.screens.files import FilesPane
+from semid_tui.screens.generations import GenerationsPane
+from semid_tui.screens.lookup import LookupPane
+from semid_tui.screens.overview import OverviewPane
+from semid_tui.screens.train import TrainPane
+from semid_tui.screens.tree import TreePane
+from semid_tui.status import Mode, liveness
+
+_REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+_CHANGING = {"pause", "train", "retry", "rescan", "promote", "rollback"}  # absent in read-only mode
+
+PANES: tuple[tuple[str, type[Pane]], ...] = (
+    ("overview", OverviewPane),
+    ("train", TrainPane),
+    ("codes", CodesPane),
+    ("files", FilesPane),
+    ("lookup", LookupPane),
+    ("tree", TreePane),
+    ("generations", GenerationsPane),
+    ("events", EventsPane),
+)
+
+
+class Posted(Message):
+    """What the poller's thread read."""
+
+    def __init__(self, what: Beat | Fed | Lost) -> None:
+        super().__init__()
+        self.what = what
 
 
 class MonitorApp(App[None]):
-    """Reads the database once a second and shows what it says; explains itself while there is none."""
+    """Reads what the daemon writes, and asks it for things by command files."""
 
-    BINDINGS = [("q", "quit", "Quit")]
+    TITLE = "semid"
+    CSS_PATH = "semid.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(number), f"show({number})", name.capitalize(), show=False)
+            for number, (name, _) in enumerate(PANES, 1)
+        ),
+        Binding("slash", "find", "Lookup", key_display="/"),
+        Binding("P", "pause", "Pause/resume"),
+        Binding("R", "retry", "Retry"),
+        Binding("T", "train", "Train", show=False),
+        Binding("S", "rescan", "Scan the drop directory", show=False),
+        Binding("y", "copy", "Copy", show=False),
+        Binding("w", "write", "Write to a file", show=False),
+        Binding("p", "freeze", "Freeze", show=False),
+        Binding("plus,equals_sign", "refresh_by(-1)", "Refresh more often", show=False, key_display="+"),
+        Binding("minus", "refresh_by(1)", "Refresh less often", show=False, key_display="-"),
+        Binding("m", "maximize", "Maximize", show=False),
+        Binding("t", "theme", "Dark or light", show=False),
+        Binding("s", "screenshot", "Screenshot", show=False),
+        Binding("tab", "app.focus_next", "Next part", show=False),
+        Binding("shift+tab", "app.focus_previous", "Previous part", show=False),
+        Binding("colon", "command_palette", "Palette", show=False, key_display=":"),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("q", "quit", "Quit"),
+    ]
 
-    def __init__(self, database: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        readonly: bool = False,
+        refresh_s: float = 1.0,
+        marker: Marker = "braille",
+        light: bool = False,
+    ) -> None:
         super().__init__()
-        self._database = database
+        self.config = config
+        self.marker: Marker = marker
+        self.mode = Mode(readonly=readonly, ascii_only=marker == "ascii")
+        self.gateway = Gateway(config.commands_dir, readonly=readonly)
+        self.pulse: Pulse | None = None
+        self.lost: UnavailableError | None = None
+        self.shown = 1
+        self.palette: dict[str, Style] = {}
+        self._poller = Poller(config.database, self._post, refresh_s)
+        self._panes: dict[int, Pane] = {}
+        # Textual's own filter for NO_COLOR makes greys, which are colours still.
+        self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = LIGHT.name if light else DARK.name
+
+    # -- set up ----------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        yield Static(id="status")
-        yield Footer()
+        yield StatusLine(id="status")
+        yield TabLine(id="tabs")
+        yield Container(id="panes")
+        yield LostNote(id="lost")
+        yield CommandLine(id="command")
+        yield KeyBar(id="keys")
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return {}
 
     def on_mount(self) -> None:
-        self.refresh_status()
-        self.set_interval(1.0, self.refresh_status)
+        self._repaint_palette()
+        self.theme_changed_signal.subscribe(self, lambda _: self._repaint_palette())
+        self.query_one("#lost").display = False
+        self.query_one("#command").display = False
+        self.set_interval(1.0, self._tick)
+        self._poller.start()
 
-    def refresh_status(self) -> None:
+    async def on_ready(self) -> None:
+        await self.action_show(1)
+
+    def on_unmount(self) -> None:
+        self._poller.stop()
+
+    def _repaint_palette(self) -> None:
+        self.palette = make_palette(self.theme_variables)
+
+    def _watch_theme(self, theme_name: str) -> None:
+        # Before anything is painted in the new theme.
+        self.palette = make_palette(self.get_css_variables())
+        super()._watch_theme(theme_name)
+
+    # -- what the poller reads ---------------------------------------------------------------------
+
+    def _post(self, what: Beat | Fed | Lost) -> None:
+        """From the poller's thread."""
+        self.post_message(Posted(what))
+
+    @property
+    def pane(self) -> Pane | None:
+        return self._panes.get(self.shown)
+
+    def want(self, again: bool = False) -> None:
+        """Tell the poller what the screen that is shown needs."""
+        feeds: dict[str, Feed] = dict(self.pane.feeds()) if self.pane else {}
+        if any(sent.is_open for sent in self.gateway.sent):
+            feeds["sent"] = CommandsFeed()
+        self._poller.want(feeds, again)
+
+    def on_posted(self, message: Posted) -> None:
+        match message.what:
+            case Beat(pulse):
+                self._take_pulse(pulse)
+            case Lost(why):
+                self._lose(why)
+            case Fed(slot="sent", result=result) if result is not None:
+                self._follow(result)
+            case Fed(slot, feed, result, _, error):
+                pane = self.pane
+                if pane is None or pane.feeds().get(slot) != feed:
+                    return  # an answer to a question that nobody asks any more
+                if error is None:
+                    pane.take(slot, feed, result)
+                else:
+                    pane.fail(slot, feed, error)
+
+    def _take_pulse(self, pulse: Pulse) -> None:
+        first = self.pulse is None or self.lost is not None
+        generation = self.pulse.active.generation if self.pulse and self.pulse.active else None
+        self.pulse, self.lost = pulse, None
+        if first:
+            self.query_one("#lost").display = False
+            self.query_one("#panes").display = True
+        if self.pane is not None:
+            self.pane.take_pulse(pulse)
+            if first or (pulse.active and pulse.active.generation != generation):
+                self.want()
+        self.query_one(StatusLine).redraw()
+
+    def _lose(self, why: UnavailableError) -> None:
+        self.lost = why
+        note = self.query_one(LostNote)
+        note.tell(why)
+        self.query_one("#panes").display = False
+        note.display = True
+        self.query_one(StatusLine).redraw()
+
+    def _follow(self, commands: Any) -> None:
+        for sent in self.gateway.follow(commands):
+            if not sent.is_open:
+                about = f" {sent.about}" if sent.about else ""
+                self.notify(
+                    clean(sent.answer or sent.state),
+                    title=clean(f"{sent.command}{about}: {sent.state}"),
+                    severity="information" if sent.state == "done" else "error",
+                    markup=False,
+                )
+        self.query_one(CommandLine).update()
+        self.want()
+
+    def _tick(self) -> None:
+        """Ages go on though nothing changes."""
+        self.query_one(StatusLine).redraw()
+        self.query_one(CommandLine).update()
+        if self.pulse is not None and liveness(self.pulse) != "live" and self.pane is not None:
+            self.pane.take_pulse(self.pulse)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    async def action_show(self, number: int) -> None:
+        name, kind = PANES[number - 1]
+        if number not in self._panes:
+            self._panes[number] = kind(id=name)
+            await self.query_one("#panes").mount(self._panes[number])
+        for each, pane in self._panes.items():
+            pane.display = each == number
+        self.shown = number
+        self.screen.minimize()
+        pane = self._panes[number]
+        main = pane.main()
+        if main is not None:
+            main.focus()
+        if self.pulse is not None:
+            pane.take_pulse(self.pulse)
+        self.want(again=True)
+        self.query_one(TabLine).redraw()
+        self.call_after_refresh(pane.redraw)
+
+    async def action_find(self) -> None:
+        if self.pane is None or not self.pane.start_filter():
+            await self.action_show(5)
+            self._panes[5].start_filter()
+
+    async def look_up(self, text: str) -> None:
+        """Show an item, or what a pattern of codes holds."""
+        await self.action_show(5)
+        pane = self._panes[5]
+        assert isinstance(pane, LookupPane)
+        pane.look_up(text)
+
+    async def action_press(self, key: str) -> None:
+        self.simulate_key(key)
+
+    def action_freeze(self) -> None:
+        self.mode = replace(self.mode, frozen=not self.mode.frozen)
+        self._poller.freeze(self.mode.frozen)
+        self.query_one(StatusLine).redraw()
+
+    def action_refresh_by(self, by: int) -> None:
+        now = min(range(len(_REFRESHES)), key=lambda each: abs(_REFRESHES[each] - self._poller.refresh_s))
+        self._poller.refresh_s = _REFRESHES[max(0, min(len(_REFRESHES) - 1, now + by))]
+        self.notify(f"looks every {duration(self._poller.refresh_s)}", timeout=2)
+
+    def action_theme(self) -> None:
+        self.theme = DARK.name if self.theme == LIGHT.name else LIGHT.name
+
+    def action_maximize(self) -> None:
+        if self.screen.maximized is not None:
+            self.screen.minimize()
+        elif self.focused is not None and self.focused.allow_maximize:
+            self.screen.maximize(self.focused)
+
+    def action_help(self) -> None:
+        self.push_screen(HelpScreen(self.help_sections()))
+
+    def help_sections(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Keys and what they do, from the bindings themselves: of this screen, then of all."""
+        sections: dict[str, dict[str, list[str]]] = {"on this screen": {}, "everywhere": {}}
+        for node, binding, *_ in self._bindings_here(self.screen):
+            section = sections["everywhere" if node in (self, self.screen) else "on this screen"]
+            keys = section.setdefault(binding.description, [])
+            shown = binding.key_display or self.get_key_display(binding)
+            if shown not in keys:
+                keys.append(shown)
+        return [
+            (title, [(" ".join(keys), description) for description, keys in section.items()])
+            for title, section in sections.items()
+            if section
+        ]
+
+    def _bindings_here(self, screen: Screen[Any]) -> Iterator[ActiveBinding]:
+        """What keys do just now, less Textual's own and what read-only mode forbids."""
+        own = {binding.action for binding in self.BINDINGS if isinstance(binding, Binding)}
+        for active in screen.active_bindings.values():
+            node, binding, enabled, _ = active
+            foreign = isinstance(node, Input) or (node in (self, screen) and binding.action not in own)
+            if enabled and binding.description and not foreign:
+                yield active
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: every action there is a key for, and the themes."""
+        for node, binding, *_ in self._bindings_here(screen):
+            if binding.action == "command_palette":
+                continue
+            keys = binding.key_display or self.get_key_display(binding)
+
+            def run(action: str = binding.action, node: Any = node) -> None:
+                self.call_later(self.run_action, action, node)
+
+            yield SystemCommand(binding.description, f"key {keys}", run)
+        yield SystemCommand("Theme", "choose another theme", self.action_change_theme)
+
+    # -- taking away -------------------------------------------------------------------------------
+
+    def action_copy(self) -> None:
+        text = self.pane.copied() if self.pane else None
+        if not text:
+            self.notify("nothing to copy here: it is on Codes, Files, Lookup and Tree", timeout=3)
+            return
+        self.copy_to_clipboard(text)
+        hint = ""
+        if os.environ.get("TMUX"):
+            hint = "\nIf it did not arrive: tmux set -s set-clipboard on"
+        elif os.environ.get("SSH_TTY"):
+            hint = "\nIf it did not arrive: the terminal must allow OSC 52"
+        self.notify(f"copied {clean(text)[:60]}{hint}", markup=False)
+
+    def action_write(self) -> None:
+        if self.pane is None:
+            return
+        suffix, text = self.pane.written()
+        path = Path.cwd() / f"semid-{PANES[self.shown - 1][0]}-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}"
         try:
-            with Reader(self._database) as reader:
-                text = status_text(reader.status())
-        except StoreError as error:
-            text = f"{error}\n\nThis screen tries again every second."
-        # Text, not a string: names from files must not be read as markup.
-        self.query_one("#status", Static).update(Text(text))
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.notify(f"{path}: {error.strerror}", severity="error", markup=False)
+            return
+        self.notify(f"written: {path}", markup=False)
 
+    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
+        try:
+            written = self.save_screenshot(f"semid-{time.strftime('%Y%m%d-%H%M%S')}.svg", path=str(Path.cwd()))
+        except OSError as error:
+            self.notify(f"{Path.cwd()}: {error.strerror}", severity="error", markup=False)
+            return
+        self.notify(f"written: {written}", markup=False)
 
-def status_text(status: Status) -> str:
-    """The status as lines of text."""
-    files = "  ".join(f"{name} {count:,}" for name, count in status.files.items())
-    lines = [
-        f"daemon      {status.state}  {status.detail}",
-        f"heartbeat   {status.heartbeat_at or '-'}",
-        f"device      {status.device or '-'}",
-        f"files       {files}",
-        f"generation  {status.generation or 'none yet'}",
-        f"items       {status.items:,}",
-    ]
-    for layer in status.layers:
-        lines.append(
-            f"layer {layer.layer}     coverage {layer.coverage:6.1%}  dead {layer.dead_codes:4}"
-            f"  perplexity {layer.perplexity:7.1f}"
+    # -- asking the daemon -------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in _CHANGING and self.gateway.readonly:
+            return False
+        return super().check_action(action, parameters)
+
+    def ask(self, question: str, answers: list[tuple[str, str, dict[str, Any], str]]) -> None:
+        """Ask before something is changed. Each answer: its text, then command, arguments, and what it is about."""
+
+        def chosen(number: int | None) -> None:
+            if number is not None:
+                _, command, arguments, about = answers[number]
+                self.send(command, arguments, about)
+
+        if self.gateway.readonly:
+            self.notify("read-only: nothing is sent to the daemon", severity="warning")
+            return
+        self.push_screen(ChoiceScreen(clean(question), [clean(answer[0]) for answer in answers]), chosen)
+
+    def send(self, command: str, arguments: dict[str, Any], about: str) -> None:
+        """Send a command, and follow what becomes of it."""
+        try:
+            self.gateway.send(command, arguments, about)
+        except SemidError as error:
+            self.notify(clean(str(error)), severity="error", markup=False)
+            return
+        self.query_one(CommandLine).update()
+        self.want()
+
+    def action_pause(self) -> None:
+        if self.pulse is not None and self.pulse.paused_at is not None:
+            self.ask("Resume the daemon's work?", [("resume", "resume", {}, "")])
+        else:
+            self.ask(
+                "Pause the daemon after the chunk or step in hand?",
+                [("pause; nothing is lost", "pause", {}, "")],
+            )
+
+    def action_train(self) -> None:
+        self.ask(
+            "Prepare the next generation beside the active one? No published ID changes.",
+            [
+                ("train, as generations.mode in semid.toml says", "train", {}, ""),
+                ("train from the candidate, which learned from the rows since", "train", {"from": "candidate"}, ""),
+                ("train anew on the whole catalogue", "train", {"from": "anew"}, ""),
+            ],
         )
-    return "\n".join(lines)
+
+    def action_rescan(self) -> None:
+        self.ask("Look at everything in the drop directory anew?", [("rescan", "rescan", {}, "")])
+
+    def action_retry(self) -> None:
+        offers = self.pane.retries() if self.pane else []
+        if not offers:
+            self.notify("nothing here was deferred or rejected", timeout=3)
+            return
+        self.ask("Try again?", [(f"retry {what}", "retry", arguments, what) for what, arguments in offers])

@@ -1,0 +1,89 @@
+"""`semid-tui --once` and `--json`: the overview as plain text for screen readers and scripts, or as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from semid_daemon.store.watching import Watch
+from semid_tui.cells import Line, Marker, plain
+from semid_tui.chart import View, last_smoothed
+from semid_tui.numbers import age_s
+from semid_tui.screens.overview import (
+    all_files_lines,
+    codebook_lines,
+    event_lines,
+    host_lines,
+    loss_lines,
+    trouble_lines,
+    work_lines,
+)
+from semid_tui.status import Mode, liveness, status_line
+
+_TROUBLED, _EVENTS = 8, 8
+
+
+def overview_text(database: Path, width: int, marker: Marker) -> str:
+    """The overview, one part below the other. Raises StoreError where the database cannot be read."""
+    watch = Watch(database)
+    try:
+        pulse = watch.pulse()
+        with watch.snapshot():
+            curve = watch.loss()
+            usage = watch.usage(pulse.active.generation) if pulse.active else None
+            troubled, events = watch.troubled_files(_TROUBLED), watch.events(_EVENTS)
+    finally:
+        watch.close()
+    height = 1 + len(pulse.health)
+    parts: list[list[Line]] = [
+        [status_line(pulse, width, Mode(readonly=True, ascii_only=marker == "ascii"))],
+        loss_lines(curve, width, 10, View(marker=marker)),
+        work_lines(pulse, width, 4, marker),
+        all_files_lines(pulse, width, marker),
+        codebook_lines(pulse, usage, width, max(2, height), marker),
+        trouble_lines(pulse, troubled, width, 2 + len(troubled), marker),
+        host_lines(pulse, width, 12, marker),
+        event_lines(events, width, 1 + max(1, len(events)), marker),
+    ]
+    return "\n".join(plain(part) for part in parts)
+
+
+def overview_json(database: Path) -> str:
+    """The same as one JSON object. Raises StoreError where the database cannot be read."""
+    watch = Watch(database)
+    try:
+        pulse = watch.pulse()
+        with watch.snapshot():
+            curve = watch.loss()
+            troubled, events = watch.troubled_files(_TROUBLED), watch.events(_EVENTS)
+    finally:
+        watch.close()
+    trend = last_smoothed(curve) if curve else None
+    training = None
+    if curve is not None and trend is not None:
+        training = {"run": curve.run, "step": trend[0], "smoothed_loss": trend[1]}
+    return json.dumps(
+        {
+            "state": pulse.state,
+            "detail": pulse.detail,
+            "liveness": liveness(pulse),
+            "heartbeat_at": pulse.heartbeat_at,
+            "heartbeat_age_s": age_s(pulse.heartbeat_at, datetime.now(UTC)),
+            "paused_at": pulse.paused_at,
+            "pid": pulse.pid,
+            "device": pulse.device,
+            "version": pulse.version,
+            "generation": dataclasses.asdict(pulse.active) if pulse.active else None,
+            "layers": [dataclasses.asdict(health) for health in pulse.health],
+            "files": dict(pulse.file_counts),
+            "gauges": dict(pulse.gauges),
+            "training": training,
+            "troubled_files": [
+                {"file": file.name, "status": file.status, "reason": file.reason, "retry_at": file.retry_at}
+                for file in troubled
+            ],
+            "events": [{"at": event.at, "level": event.level, "message": event.message} for event in events],
+        }
+    )

@@ -1,0 +1,234 @@
+"""7 Generations: what was published, what is being prepared, how they compare, how far the catalogue has drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+
+from semid_daemon.store.lineage import Difference, GenerationLine, Lineage
+from semid_daemon.store.watching import Pulse
+from semid_tui.bars import sparkline
+from semid_tui.cells import CellWidget, Line, Marker, Part, line, rule
+from semid_tui.feeds import Feed, LineageFeed
+from semid_tui.numbers import clean, clock, count, fit, loss, percent
+from semid_tui.palette import layer_style
+from semid_tui.panes import Pane
+
+STATUS_STYLES = {"active": "good", "ready": "accent", "preparing": "warn", "retired": "dim"}
+_ORIGINS = {"first": "first rows", "anew": "all rows", "candidate": "candidate"}
+_BETTER_LOW = ("error", "dead", "bucket", "churn", "moved", "collision")
+
+
+def generation_line(row: GenerationLine, width: int, selected: bool) -> Line:
+    unique = percent(row.distinct_ids / row.items) if row.items else "-"
+    origin = _ORIGINS.get(row.origin, row.origin) + (f" of g{row.based_on}" if row.origin == "candidate" else "")
+    behind = f", {row.behind:,} items behind" if row.behind else ""
+    rest = f"{row.layers}×{row.codebook_size}  from {origin}, {row.trained_rows:,} rows{behind}"
+    fixed = f"{f'g{row.generation}':<5}{row.status:<10}{count(row.items):>9} items {unique:>6} unique  "
+    when = f"{clock(row.published_at or row.created_at):>11}  "
+    if selected:
+        return line((fit(fixed + when + rest, width), "selected"))
+    return line(
+        (fixed[:5], "accent"),
+        (fixed[5:15], STATUS_STYLES.get(row.status, "dim")),
+        fixed[15:],
+        (when, "dim"),
+        (rest, "dim"),
+    )
+
+
+def table_lines(lineage: Lineage | None, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
+    heading: list[Part] = [("generations", "title")]
+    if lineage is not None and lineage.candidate is not None:
+        steps, rows = lineage.candidate
+        heading.append((f" · the candidate has learned {steps:,} steps from {rows:,} rows", "dim"))
+    drawn = [rule(width, *heading, marker=marker)]
+    if lineage is None or not lineage.generations:
+        return [*drawn, line(("none yet: the first comes once training.min_rows rows have gathered", "dim"))]
+    shown = lineage.generations[top : top + height - 1]
+    return [*drawn, *(generation_line(row, width, place == cursor) for place, row in enumerate(shown, top))]
+
+
+def difference_line(each: Difference, width: int) -> Line:
+    """`layer 1 perplexity  703 → 721  +2.6%`, the better direction in green."""
+    name = each.name.replace("_", " ") + ("" if each.layer is None else f" L{each.layer}")
+    parts: list[Part] = [(fit(name, min(26, width // 3)), "text" if each.layer is None else layer_style(each.layer))]
+    values = [loss(value) if value is not None else "-" for value in (each.old_value, each.new_value)]
+    parts.append(f"{values[0]:>10} → {values[1]:<10}")
+    if each.old_value and each.new_value is not None:
+        change = (each.new_value - each.old_value) / abs(each.old_value)
+        lower_is_better = any(word in each.name for word in _BETTER_LOW)
+        style = "dim" if abs(change) < 5e-4 else "good" if (change < 0) == lower_is_better else "warn"
+        parts.append((f"{change:+.1%}", style))
+    return line(*parts)
+
+
+def detail_lines(
+    lineage: Lineage, row: GenerationLine | None, pulse: Pulse | None, width: int, marker: Marker
+) -> list[Line]:
+    """The chosen generation: fingerprint, comparison with another, and the drift of the active one."""
+    if row is None:
+        return []
+    drawn = [
+        rule(
+            width,
+            (f"g{row.generation}", "title"),
+            (f" {row.status}", STATUS_STYLES.get(row.status, "dim")),
+            marker=marker,
+        ),
+        line(
+            ("fingerprint ", "dim"),
+            clean(row.fingerprint),
+            (f"  collisions {row.collisions}", "dim"),
+            (f"  largest bucket {row.max_bucket:,}", "dim"),
+        ),
+    ]
+    compared = [each for each in lineage.differences if row.generation in (each.old, each.new)]
+    if compared:
+        pair = (compared[0].old, compared[0].new)
+        drawn.append(rule(width, ("comparison", "title"), (f" · g{pair[0]} → g{pair[1]}", "dim"), marker=marker))
+        drawn += [difference_line(each, width) for each in compared if (each.old, each.new) == pair]
+    if row.status == "active":
+        drawn += drift_lines(lineage, width, marker)
+    return drawn
+
+
+def drift_lines(lineage: Lineage, width: int, marker: Marker) -> list[Line]:
+    """New rows against those that the active generation was trained on."""
+    drawn = [rule(width, ("drift", "title"), (" · recent rows against the training rows", "dim"), marker=marker)]
+    if not lineage.drift:
+        return [*drawn, line(("nothing measured yet: it comes with rows that came after the training", "dim"))]
+    names = {
+        "drift_error_ratio": "error, times that of training",
+        "drift_tail_share": "rows beyond its 99th percentile",
+        "drift_collision_rate": "rows that share an ID",
+        "drift_js": "code use differs, bits, L",
+        "drift_dead_alive": "dead codes that came alive, L",
+    }
+    for (name, layer), values in lineage.drift.items():
+        words = names.get(name, name) + ("" if layer is None else str(layer))
+        text = fit(words, min(34, width // 2))
+        room = min(40, width - len(text) - 12)
+        drawn.append(
+            line(
+                (text, "dim" if layer is None else layer_style(layer)),
+                f"{loss(values[-1]):>9}  ",
+                (sparkline(values, room, marker), "accent" if layer is None else layer_style(layer)),
+            )
+        )
+    return drawn
+
+
+class GenerationsTable(CellWidget, can_focus=True):
+    """All generations, the latest first."""
+
+    BINDINGS = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("left_square_bracket", "move(1)", "Generation", key_display="[ ]"),
+        Binding("right_square_bracket", "move(-1)", show=False),
+        Binding("g,home", "move(-10000)", "First", show=False),
+        Binding("G,end", "move(10000)", "Last", show=False),
+    ]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.cursor = self.top = 0
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        pane = self.parent
+        assert isinstance(pane, GenerationsPane)
+        there = len(pane.lineage.generations) if pane.lineage else 0
+        self.cursor = max(0, min(self.cursor, there - 1))
+        self.top = max(min(self.top, self.cursor), self.cursor - max(height - 1, 1) + 1)
+        return table_lines(pane.lineage, self.cursor, self.top, width, height, self.monitor.marker)
+
+    def action_move(self, by: int) -> None:
+        pane = self.parent
+        assert isinstance(pane, GenerationsPane)
+        self.cursor += by
+        pane.redraw()
+
+    async def on_click(self, event: events.Click) -> None:
+        self.cursor = self.top + event.y - 1
+        self.action_move(0)
+
+
+class GenerationDetail(CellWidget):
+    def lines(self, width: int, height: int) -> list[Line]:
+        pane = self.parent
+        assert isinstance(pane, GenerationsPane)
+        return detail_lines(pane.lineage, pane.chosen(), pane.pulse, width, self.monitor.marker) if pane.lineage else []
+
+
+class GenerationsPane(Pane):
+    """Looks, prepares (T), promotes (A) and goes back (B)."""
+
+    BINDINGS = [
+        Binding("T", "app.train", "Train"),
+        Binding("A", "promote", "Promote"),
+        Binding("B", "rollback", "Roll back"),
+    ]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.lineage: Lineage | None = None
+
+    def compose(self) -> ComposeResult:
+        yield GenerationsTable(id="generations-table")
+        yield GenerationDetail(id="generations-detail")
+
+    def feeds(self) -> Mapping[str, Feed]:
+        return {"lineage": LineageFeed()}
+
+    def take(self, slot: str, feed: Feed, result: Any) -> None:
+        self.lineage = result
+        there = len(result.generations)
+        self.query_one(GenerationsTable).styles.height = max(3, min(there + 2, self.size.height // 2))
+        self.redraw()
+
+    def chosen(self) -> GenerationLine | None:
+        at = self.query_one(GenerationsTable).cursor
+        rows = self.lineage.generations if self.lineage else ()
+        return rows[at] if at < len(rows) else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("promote", "rollback") and self.monitor.gateway.readonly:
+            return False
+        return super().check_action(action, parameters)
+
+    def _with_status(self, *statuses: str) -> GenerationLine | None:
+        """The chosen generation if it is of such a status, else the latest that is."""
+        rows = [row for row in (self.lineage.generations if self.lineage else ()) if row.status in statuses]
+        chosen = self.chosen()
+        return chosen if chosen in rows else next(iter(rows), None)
+
+    def action_promote(self) -> None:
+        row = self._with_status("ready", "preparing")
+        if row is None:
+            self.monitor.notify("no generation is ready: T prepares one", timeout=4)
+            return
+        about = f"generation {row.generation}"
+        self.monitor.ask(
+            f"Make {about} the active one? Every item gets its ID of it.",
+            [(f"promote {about}", "promote", {"generation": row.generation}, about)],
+        )
+
+    def action_rollback(self) -> None:
+        row = self._with_status("retired")
+        if row is None:
+            self.monitor.notify("there is no former generation to go back to", timeout=4)
+            return
+        about = f"generation {row.generation}"
+        self.monitor.ask(
+            f"Go back to {about}? Every item gets the ID again that it had.",
+            [(f"roll back to {about}", "rollback", {"generation": row.generation}, about)],
+        )
+
+    def copied(self) -> str | None:
+        row = self.chosen()
+        return row.fingerprint if row else None

@@ -1,0 +1,411 @@
+"""1 Overview: whether training goes well, whether codebooks are healthy, what files do. At a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+
+from semid_daemon.store.browsing import FileRow
+from semid_daemon.store.watching import Event, Health, LossCurve, Pulse, Usage
+from semid_tui.bars import bar, rank_profile, sparkline
+from semid_tui.cells import CellWidget, Line, Marker, Part, Span, length, line, rule
+from semid_tui.chart import View, draw_loss, trend_words
+from semid_tui.feeds import EventsFeed, Feed, LossFeed, TroubleFeed, UsageFeed
+from semid_tui.numbers import clean, clock, count, duration, fit, percent, short, size
+from semid_tui.palette import layer_style
+from semid_tui.panes import Pane
+from semid_tui.status import gauge, liveness
+
+LEVEL_STYLES = {"info": "dim", "warning": "warn", "error": "bad"}
+STATUS_STYLES = {"done": "good", "rejected": "bad", "deferred": "warn", "loading": "accent", "pending": "text"}
+
+# -- what is drawn: pure functions --------------------------------------------------------------------
+
+
+def loss_lines(curve: LossCurve | None, width: int, height: int, view: View) -> list[Line]:
+    """The loss chart under its heading."""
+    if curve is None:
+        return [
+            rule(width, ("loss", "title"), marker=view.marker),
+            line(("no training yet: rows gather until there are training.min_rows of them", "dim")),
+        ]
+    heading: list[Part] = [
+        ("loss", "title"),
+        (f" · run {run_number(curve.run)}", "dim"),
+        *trend_words(curve, view.layer),
+    ]
+    if view.log:
+        heading.append((" · log", "accent"))
+    return [rule(width, *heading, marker=view.marker), *draw_loss(curve, width, height - 1, view)]
+
+
+def run_number(run: str) -> str:
+    """`train-8` as 8."""
+    return run.removeprefix("train-")
+
+
+def work_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Line]:
+    """What the daemon has in hand, with a bar and the time left."""
+    state = pulse.state
+    live = liveness(pulse) in ("live", "stale")
+    title = (
+        state if live else f"{state} · not now: the daemon {'is silent' if liveness(pulse) == 'silent' else 'is off'}"
+    )
+    drawn = [rule(width, (title, "title" if live else "warn"), marker=marker)]
+    gauges = pulse.gauges
+    if live and state == "training" and gauge(pulse, "training_steps_most"):
+        steps, most = gauge(pulse, "training_steps") or 0.0, gauge(pulse, "training_steps_most") or 1.0
+        drawn.append(line(clean(pulse.detail), (f"  step {steps:,.0f} of at most {most:,.0f}", "dim")))
+        drawn.append(_bar_line(steps / most, width, marker, "until the loss settles"))
+    elif live and gauge(pulse, "file_rows"):
+        rows, done = gauge(pulse, "file_rows") or 1.0, gauge(pulse, "file_rows_done") or 0.0
+        rate, left = gauge(pulse, "rows_per_s"), gauge(pulse, "file_eta_s")
+        figures = f"  {done:,.0f}/{rows:,.0f} rows" + (f"  {short(rate)} rows/s" if rate else "")
+        name = clean(str(gauges.get("file", "")))
+        drawn.append(line(fit(name, min(len(name), max(8, width - len(figures))), keep_end=True), (figures, "dim")))
+        drawn.append(_bar_line(done / rows, width, marker, duration(left) if left is not None else ""))
+    else:
+        detail = clean(pulse.detail) if live else "start it with `semid run`"
+        drawn.append(line((detail or "waiting for files in the drop directory", "text" if live else "dim")))
+        if live and state == "idle":
+            done = pulse.file_counts.get("done", 0)
+            drawn.append(line((f"{done:,} files done, nothing waits", "dim")))
+    return drawn[:height]
+
+
+def _bar_line(share: float, width: int, marker: Marker, note: str) -> Line:
+    share = min(1.0, share)
+    tail = f" {share:4.0%}  {note}" if note else f" {share:4.0%}"
+    return line(*bar(share, max(4, width - max(14, len(tail)) - 1), marker, "accent"), (tail, "text"))
+
+
+def all_files_lines(pulse: Pulse, width: int, marker: Marker) -> list[Line]:
+    """All files together: how many are done, how much is left, how long it takes."""
+    counts = pulse.file_counts
+    total = sum(counts.values())
+    done = counts.get("done", 0) + counts.get("rejected", 0)
+    left, eta = gauge(pulse, "bytes_left"), gauge(pulse, "eta_s")
+    live = liveness(pulse) == "live"
+    words: list[Part] = [f"{done:,} of {total:,} files", (f"  {size(left)} left" if left else "", "dim")]
+    if live and left:
+        words.append((f"  ETA {duration(eta)}" if eta else "", "text"))
+    drawn = [rule(width, ("all files", "title"), marker=marker), line(*words)]
+    if total:
+        drawn.append(_bar_line(done / total, width, marker, ""))
+    return drawn
+
+
+def codebook_lines(
+    pulse: Pulse, usage: Usage | None, width: int, height: int, marker: Marker, trend: bool = False
+) -> list[Line]:
+    """Each layer: coverage, dead codes, perplexity, rank profile."""
+    active = pulse.active
+    if active is None:
+        return [
+            rule(width, ("codebooks", "title"), marker=marker),
+            line(("none yet: they come with the first training", "dim")),
+        ]
+    unique = f" · unique {active.distinct_ids / active.items:.2%}" if active.items else ""
+    drawn = [
+        rule(
+            width,
+            ("codebooks", "title"),
+            (
+                f" g{active.generation} · {active.layers}×{active.codebook_size} · {count(active.items)} items{unique}",
+                "dim",
+            ),
+            (" · rank profile" if width >= 70 else "", "faint"),
+            marker=marker,
+        )
+    ]
+    layers = list(pulse.health)[: height - 1] if len(pulse.health) <= height - 1 else list(pulse.health)[: height - 2]
+    for health in layers:
+        drawn.append(layer_line(health, usage, active.codebook_size, width, marker))
+        if trend and usage is not None and len(drawn) + len(layers) <= height:
+            drawn.append(trend_line(usage, health.layer, width, marker))
+    if len(layers) < len(pulse.health):
+        drawn.append(line((f"… {len(pulse.health) - len(layers)} more layers: 3 Codes", "dim")))
+    return drawn
+
+
+def layer_line(health: Health, usage: Usage | None, codebook_size: int, width: int, marker: Marker) -> Line:
+    digits = len(str(codebook_size))
+    style = layer_style(health.layer)
+    parts = line(
+        (f"L{health.layer:<2}", style),
+        (f"{percent(health.coverage):>6}", "text" if health.coverage > 0.9 else "warn"),
+        (" dead ", "dim"),
+        (f"{health.dead_codes:>{digits}}", "bad" if health.dead_codes else "dim"),
+        (" ppl ", "dim"),
+        (f"{health.perplexity:>{digits}.0f}", "text"),
+        (f"/{codebook_size} ", "dim"),
+    )
+    if usage is None or health.layer >= len(usage.layers):
+        return parts
+    return (*parts, *rank_profile(usage.layers[health.layer], width - length(parts), marker, style))
+
+
+def trend_line(usage: Usage, layer: int, width: int, marker: Marker) -> Line:
+    """Perplexity as the catalogue grew."""
+    history = usage.history[layer] if layer < len(usage.history) else ()
+    if len(history) < 2:
+        return ()
+    values = [health.perplexity for _, health in history]
+    words = f"    perplexity {values[0]:.0f} → {values[-1]:.0f}  "
+    return line((words, "faint"), (sparkline(values, width - len(words), marker), "faint"))
+
+
+def file_count_line(pulse: Pulse) -> Line:
+    parts: list[Part] = []
+    for name in ("pending", "loading", "done", "rejected", "deferred"):
+        number = pulse.file_counts.get(name, 0)
+        if number or name != "deferred":
+            parts += [(f"{name} ", "dim"), Span(f"{number:,}", STATUS_STYLES[name] if number else "dim"), "  "]
+    return line(*parts)
+
+
+def trouble_lines(pulse: Pulse, troubled: Sequence[FileRow], width: int, height: int, marker: Marker) -> list[Line]:
+    """Files by status, then those that were rejected or put off, with their reasons."""
+    drawn = [rule(width, ("files", "title"), marker=marker), file_count_line(pulse)]
+    for file in troubled[: max(0, height - 2)]:
+        drawn.append(trouble_line(file, width, marker))
+    return drawn
+
+
+def trouble_line(file: FileRow, width: int, marker: Marker) -> Line:
+    sign = ("x" if marker == "ascii" else "✗") if file.status == "rejected" else ("~" if marker == "ascii" else "↻")
+    name = clean(file.name)
+    reason = clean(file.reason or "")
+    if file.retry_at and file.status == "deferred":
+        reason = f"again {clock(file.retry_at)}: {reason}"
+    name_width = min(len(name), max(12, width // 2 - 4))
+    return line(
+        (f"{sign} ", STATUS_STYLES[file.status]),
+        fit(name, name_width, keep_end=True),
+        (f"  {fit(reason, max(0, width - name_width - 4))}", "dim"),
+    )
+
+
+def event_lines(events: Sequence[Event], width: int, height: int, marker: Marker) -> list[Line]:
+    """The latest events, the newest at the bottom."""
+    shown = list(events[: max(0, height - 1)])[::-1]
+    return (
+        [
+            rule(width, ("events", "title"), marker=marker),
+            *(event_line(event, width) for event in shown),
+        ]
+        if shown
+        else [rule(width, ("events", "title"), marker=marker), line(("none yet", "dim"))]
+    )
+
+
+def event_line(event: Event, width: int) -> Line:
+    return line(
+        (f"{clock(event.at)} ", "dim"),
+        (f"{event.level[:4].upper():<5}", LEVEL_STYLES.get(event.level, "text")),
+        fit(clean(event.message), width - len(clock(event.at)) - 6),
+    )
+
+
+def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Line]:
+    """Processor, memory, GPU, disk, and where the time of ingesting goes."""
+    drawn = [rule(width, ("host", "title"), (f" · {clean(pulse.device or '')}", "dim"), marker=marker)]
+
+    def meter(name: str, share: float | None, words: str) -> None:
+        if share is not None:
+            room = max(4, width - 7 - 5 - 26)
+            style = "bad" if share > 0.95 else "warn" if share > 0.85 else "bar"
+            drawn.append(
+                line((f"{name:<7}", "dim"), *bar(share, room, marker, style), f"{share:5.0%}", (f" {words}", "dim"))
+            )
+
+    def share(used: float | None, total: float | None) -> float | None:
+        return used / total if used is not None and total else None
+
+    if not pulse.gauges:
+        return [*drawn, line(("no figures recorded yet", "dim"))]
+    gpu_used, gpu_total = gauge(pulse, "gpu_memory_used_bytes"), gauge(pulse, "gpu_memory_total_bytes")
+    heat, watts = gauge(pulse, "gpu_celsius"), gauge(pulse, "gpu_watts")
+    gpu_words = " ".join([f"{heat:.0f} °C" if heat else "", f"{watts:.0f} W" if watts else ""])
+    gpu_percent = gauge(pulse, "gpu_percent")
+    meter("gpu", gpu_percent / 100 if gpu_percent is not None else None, gpu_words)
+    meter("gpu mem", share(gpu_used, gpu_total), f"{size(gpu_used or 0)} of {size(gpu_total or 0)}")
+    cpu, own = gauge(pulse, "cpu_percent"), gauge(pulse, "process_cpu_percent") or 0.0
+    meter(
+        "cpu", cpu / 100 if cpu is not None else None, f"semid {own:.0f}% of {gauge(pulse, 'cpu_count') or 0:.0f} cores"
+    )
+    used, total = gauge(pulse, "memory_used_bytes"), gauge(pulse, "memory_total_bytes")
+    meter("memory", share(used, total), f"semid {size(gauge(pulse, 'process_rss_bytes') or 0)} of {size(total or 0)}")
+    stages = stage_line(pulse, width)
+    if stages:
+        drawn.append(stages)
+    free = gauge(pulse, "disk_free_bytes")
+    if free is not None:
+        drawn.append(line(("disk   ", "dim"), (f"{size(free)} free", "bad" if free < 2**30 else "text")))
+    return drawn[:height]
+
+
+def stage_line(pulse: Pulse, width: int) -> Line:
+    """`stages read 12% encode 61% commit 27% · bottleneck encode`, from the gauges of the ingest pipeline."""
+    times = {
+        name.removeprefix("stage_").removesuffix("_s"): float(value)
+        for name, value in pulse.gauges.items()
+        if name.startswith("stage_") and isinstance(value, (int, float))
+    }
+    whole = sum(times.values())
+    bottleneck = pulse.gauges.get("bottleneck")
+    if not whole and not bottleneck:
+        return ()
+    parts: list[Part] = [("stages ", "dim")]
+    for name, value in times.items():
+        style = "warn" if name == bottleneck else "text"
+        parts += [(f"{clean(name)} ", "dim"), (f"{value / whole:.0%} " if whole else "", style)]
+    if bottleneck:
+        parts += [("· bottleneck ", "dim"), (clean(str(bottleneck)), "warn")]
+    return line(*parts)
+
+
+# -- the widgets ---------------------------------------------------------------------------------------
+
+
+class OverviewPart(CellWidget, can_focus=True):
+    """A part of the overview; enter goes to the screen that tells more."""
+
+    BINDINGS = [Binding("enter", "more", "Open", show=False)]
+    more = 1
+
+    @property
+    def pane(self) -> OverviewPane:
+        pane = self.parent
+        while not isinstance(pane, OverviewPane):
+            assert pane is not None
+            pane = pane.parent
+        return pane
+
+    async def action_more(self) -> None:
+        await self.run_action(f"app.show({self.more})")
+
+
+class LossPart(OverviewPart):
+    more = 2
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        view = View(log=self.pane.log_scale, marker=self.monitor.marker)
+        return loss_lines(self.pane.curve, width, height, view)
+
+
+class WorkPart(OverviewPart):
+    more = 4
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        pulse = self.pane.pulse
+        return work_lines(pulse, width, height, self.monitor.marker) if pulse else []
+
+
+class AllFilesPart(OverviewPart):
+    more = 4
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        pulse = self.pane.pulse
+        return all_files_lines(pulse, width, self.monitor.marker) if pulse else []
+
+
+class CodesPart(OverviewPart):
+    more = 3
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        pane = self.pane
+        if pane.pulse is None:
+            return []
+        return codebook_lines(pane.pulse, pane.usage, width, height, self.monitor.marker, trend=pane.is_wide)
+
+
+class FilesPart(OverviewPart):
+    more = 4
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        pane = self.pane
+        return trouble_lines(pane.pulse, pane.troubled, width, height, self.monitor.marker) if pane.pulse else []
+
+
+class HostPart(OverviewPart):
+    def lines(self, width: int, height: int) -> list[Line]:
+        pulse = self.pane.pulse
+        return host_lines(pulse, width, height, self.monitor.marker) if pulse else []
+
+
+class EventsPart(OverviewPart):
+    more = 8
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        return event_lines(self.pane.events, width, height, self.monitor.marker)
+
+
+class OverviewPane(Pane):
+    """Everything at a glance; on larger terminals in two columns."""
+
+    BINDINGS = [Binding("l", "log", "Log y")]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.curve: LossCurve | None = None
+        self.usage: Usage | None = None
+        self.troubled: tuple[FileRow, ...] = ()
+        self.events: tuple[Event, ...] = ()
+        self.log_scale = False
+        self.is_wide = False
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="overview-top"):
+            with Vertical(id="overview-left"):
+                yield LossPart(id="overview-loss")
+                yield WorkPart(id="overview-work")
+                yield AllFilesPart(id="overview-all")
+            with Vertical(id="overview-right"):
+                yield CodesPart(id="overview-codes")
+                yield FilesPart(id="overview-files")
+                yield HostPart(id="overview-host")
+        yield EventsPart(id="overview-events")
+
+    def feeds(self) -> Mapping[str, Feed]:
+        return {"loss": LossFeed(), "usage": UsageFeed(), "trouble": TroubleFeed(), "events": EventsFeed()}
+
+    def on_resize(self) -> None:
+        width, height = self.size
+        self.is_wide = width >= 110 and height >= 28
+        self.set_class(self.is_wide, "wide")
+        self.set_class(height < 20, "low")
+        self._fit_codes()
+
+    def _fit_codes(self) -> None:
+        layers = len(self.pulse.health) if self.pulse else 3
+        self.query_one("#overview-codes").styles.height = min(
+            1 + max(layers, 1) * (2 if self.is_wide else 1), max(4, self.size.height // 3)
+        )
+
+    def take_pulse(self, pulse: Pulse) -> None:
+        self._fit_codes()
+        self.redraw()
+
+    def take(self, slot: str, feed: Feed, result: Any) -> None:
+        match slot:
+            case "loss":
+                self.curve = result
+                self.query_one(LossPart).redraw()
+            case "usage":
+                self.usage = result
+                self.query_one(CodesPart).redraw()
+            case "trouble":
+                self.troubled = result
+                self.query_one(FilesPart).redraw()
+            case "events":
+                self.events = result
+                self.query_one(EventsPart).redraw()
+
+    def action_log(self) -> None:
+        self.log_scale = not self.log_scale
+        self.query_one(LossPart).redraw()
