@@ -128,7 +128,8 @@ class Catalogue(Reader):
         """The selected items in chunks: ordered by length of the item ID and item ID, or by codes and suffix."""
         condition, values = self._condition(selection)
         bucket = (
-            "(SELECT b.items FROM _buckets b WHERE b.semantic_id = i.semantic_id AND b.generation = i.generation)"
+            "coalesce((SELECT b.items FROM _buckets b"
+            " WHERE b.semantic_id = i.semantic_id AND b.generation = i.generation), 1)"
             if buckets
             else "1"
         )

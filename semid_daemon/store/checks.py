@@ -39,13 +39,20 @@ _DISAGREEMENTS = {
             AND g.items - g.exact_duplicates IS NOT (SELECT count(*) FROM
             (SELECT DISTINCT i.semantic_id, i.content FROM _items i WHERE i.generation = g.generation))
     """,
+    "items whose chunk is not there": """
+        SELECT count(*) FROM _items i WHERE NOT EXISTS (SELECT 1 FROM _chunks c WHERE c.id = i.chunk_id)
+    """,
+    "items whose generation is not there": """
+        SELECT count(*) FROM _items i WHERE NOT EXISTS (SELECT 1 FROM _generations g WHERE g.generation = i.generation)
+    """,
     "semantic IDs whose bucket is not counted right": """
         SELECT count(*) FROM
             (SELECT semantic_id, generation, count(*) AS items, max(suffix) AS last, count(DISTINCT suffix) AS suffixes
              FROM _items GROUP BY semantic_id, generation) i
             LEFT JOIN _buckets b USING (semantic_id, generation)
             JOIN _generations g USING (generation)
-            WHERE g.status != 'deleting' AND (b.items IS NOT i.items OR b.next_suffix <= i.last
+            WHERE g.status != 'deleting' AND (coalesce(b.items, 1) IS NOT i.items
+                OR coalesce(b.next_suffix, 1) <= i.last
                 OR i.suffixes IS NOT iif(g.collisions = 'shared', 1, i.items))
     """,
     "buckets with items that are not there": """
@@ -59,7 +66,8 @@ _DISAGREEMENTS = {
                  SELECT generation, CAST(semantic_id AS INTEGER) AS first,
                         CAST(substr(semantic_id, instr(semantic_id, '-') + 1) AS INTEGER) AS second,
                         sum(items) AS items
-                 FROM _buckets WHERE items > 0 AND semantic_id GLOB '*-*' AND {_SHOWN} GROUP BY 1, 2, 3)
+                 FROM (SELECT generation, semantic_id, count(*) AS items FROM _items GROUP BY semantic_id, generation)
+                 WHERE semantic_id GLOB '*-*' AND {_SHOWN} GROUP BY 1, 2, 3)
         SELECT (SELECT count(*) FROM (SELECT * FROM counted EXCEPT SELECT * FROM there))
              + (SELECT count(*) FROM (SELECT * FROM there EXCEPT SELECT * FROM counted))
     """,
@@ -74,9 +82,9 @@ _DISAGREEMENTS = {
     """,
     "bucket sizes that are not counted right": f"""
         SELECT count(*) FROM (
-            SELECT generation, items, count(*) AS buckets FROM _buckets
-            WHERE items > 0 AND {_SHOWN}
-            GROUP BY generation, items
+            SELECT generation, items, count(*) AS buckets
+            FROM (SELECT generation, count(*) AS items FROM _items GROUP BY semantic_id, generation)
+            WHERE {_SHOWN} GROUP BY generation, items
             EXCEPT SELECT generation, size, buckets FROM _bucket_sizes)
     """,
     "generations whose distinct IDs, singletons or largest bucket are not counted right": """

@@ -19,6 +19,8 @@ from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
 _BUSY_TIMEOUT_S = 10.0
 _CHECK_AT_START_S = 1.0
 _WAL_KEPT_BYTES = 64 << 20  # what is left of the write-ahead log's file once it has been checkpointed
+_WAL_BYTES = 256 << 20  # how far it grows before a checkpoint: pages that many chunks change are moved once
+_CACHE_BYTES = 256 << 20  # of pages; taken as they are read
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _MACHINE = {
     sqlite3.SQLITE_PERM: "permission denied",
@@ -63,6 +65,9 @@ def connect_writer(path: Path) -> Database:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+            connection.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
+            page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_BYTES // page_bytes}")
             database = Database(connection, execute_plugins=False)
             if version < SCHEMA_VERSION:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

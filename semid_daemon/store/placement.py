@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from semid_daemon.records import CodeArray, EmbeddingBatch, FloatArray
-from semid_daemon.store.connection import Transactions
+from semid_daemon.store.bulk import select_rows
+from semid_daemon.store.connection import Transactions, store_errors
+from semid_daemon.store.contents import content_hashes
 
 OnExisting = Literal["keep", "replace"]
 Collisions = Literal["suffix", "next-best", "shared"]
 Ranked = Callable[[int], npt.NDArray[np.integer[Any]]]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +46,28 @@ class Plan:
 class Placement:
     """What a chunk does to a generation's buckets. Holds until the next write to that generation.
 
-    By position in the chunk: `ids` (semantic ID), `contents` (hash of the embedding) and `suffixes` of the rows that
-    are written; `comes` are those that enter a bucket, `moves` those that leave one for it. `buckets` are (items, next
-    suffix) afterwards, `sizes_before` their items before. `collisions` counts new items that share their semantic ID.
+    `new` are the positions in the chunk of the rows that are written, in order: those whose embeddings are new to the
+    catalogue. `semantic_ids`, `suffixes` and `contents` (hash of the embedding) are theirs; `codes_NL` (N×L) all
+    rows'. `comes` are the positions of those that enter a bucket, `moves` of those that leave one for it. `found` are
+    the buckets that there were, (items, next suffix) each; `buckets` how those that change are afterwards, without
+    those that come to hold their first item, as most do; `sizes` the items of all that change, before and after.
+    `collisions` counts new items that share their semantic ID.
     """
 
     generation: int
     plan: Plan
     known: Mapping[str, Known]
     codes_NL: CodeArray
-    ids: dict[int, str]
-    contents: dict[int, int]
+    new: list[int]
+    semantic_ids: list[str]
+    suffixes: list[int]
+    contents: list[int]
     moves: list[int]
     comes: list[int]
-    suffixes: dict[int, int]
+    found: dict[str, tuple[int, int]]
     buckets: dict[str, tuple[int, int]]
-    sizes_before: dict[str, int]
+    sizes: tuple[Integers, Integers]
     collisions: int
-
-    @property
-    def new(self) -> list[int]:
-        """Positions of the rows whose embeddings are new to the catalogue, in order."""
-        return sorted(self.plan.assign + self.plan.replace)
 
 
 _LISTED_AT_ONCE = 50_000
@@ -77,6 +79,8 @@ def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int,
     "keep": the first row of an item wins, for ever. "replace": the last row of the newest file does,
     newest by ledger ID, whatever the order in which files are worked on.
     """
+    if not known and len(set(item_ids)) == len(item_ids):
+        return Plan(list(range(len(item_ids))), [], 0, 0, 0)
     positions: dict[str, list[int]] = {}
     for position, item_id in enumerate(item_ids):
         positions.setdefault(item_id, []).append(position)
@@ -98,9 +102,8 @@ def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int,
 
 
 def content_hash(embedding_D: FloatArray) -> int:
-    """64 bits that tell embeddings apart, as SQLite keeps integers."""
-    digest = hashlib.blake2b(embedding_D.data, digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    """The hash of one embedding (D float32)."""
+    return int(content_hashes(embedding_D[None])[0])
 
 
 def listed(values: Sequence[Any]) -> Iterator[str]:
@@ -153,46 +156,72 @@ class Placements(Transactions):
         known: Mapping[str, Known],
         plan: Plan,
         ranked: Ranked | None,
+        contents: Sequence[int] | Integers | None = None,
     ) -> Placement:
         collisions, capacity = self._read_one(
             "SELECT collisions, bucket_capacity FROM _generations WHERE generation = ?", (generation,)
         )
-        written = sorted(plan.assign + plan.replace)
-        before = {position: known[batch.item_ids[position]] for position in plan.replace}
-        if collisions == "next-best" and written:
+        item_ids = batch.item_ids
+        new = sorted(plan.assign + plan.replace) if plan.replace else plan.assign
+        before = {position: known[item_ids[position]] for position in plan.replace}
+        if collisions == "next-best" and new:
             if ranked is None:
                 raise ValueError(f"generation {generation} places rows by their next best codes: `ranked` is needed")
-            codes_NL = self._next_best(generation, capacity, codes_NL, written, before, ranked)
-        ids = dict(zip(written, ("-".join(map(str, row)) for row in codes_NL[written].tolist()), strict=True))
+            codes_NL = self._next_best(generation, capacity, codes_NL, new, before, ranked)
+        names, of_row = _semantic_ids(codes_NL[new])
+        semantic_ids: list[str] = np.array(names, dtype=object)[of_row].tolist()
+        suffixes = np.zeros(len(new), np.int64)
         # A replaced item whose semantic ID comes out the same keeps its suffix too.
-        moves = [position for position in plan.replace if before[position].semantic_id != ids[position]]
-        comes = sorted(plan.assign + moves)
-        suffixes = {position: each.suffix for position, each in before.items()}
-        buckets = self._buckets(generation, {*ids.values(), *(each.semantic_id for each in before.values())})
-        sizes_before = {semantic_id: items for semantic_id, (items, _) in buckets.items()}
-        for position in moves:
-            size, next_suffix = buckets[before[position].semantic_id]
-            buckets[before[position].semantic_id] = (size - 1, next_suffix)
-        assigned = set(plan.assign)
-        collided = 0
-        for position in comes:
-            size, next_suffix = buckets[ids[position]]
-            buckets[ids[position]] = (size + 1, next_suffix + 1)
-            suffixes[position] = 0 if collisions == "shared" else next_suffix
-            collided += size > 0 and position in assigned
+        enters = np.ones(len(new), bool)
+        moves = []
+        for index, position in enumerate(new) if before else ():
+            if position in before:
+                enters[index] = before[position].semantic_id != semantic_ids[index]
+                suffixes[index] = before[position].suffix
+                moves += [position] if enters[index] else []
+        left = [before[position].semantic_id for position in moves]
+        found = self._buckets(generation, sorted({*names, *left}) if left else names)
+        sizes = {name: items for name, (items, _) in found.items()}
+        for semantic_id in left:
+            sizes[semantic_id] -= 1
+        # Suffixes go on from the bucket's next one, in the order of the rows that enter it.
+        size_S = np.array([sizes.get(name, 0) for name in names], np.int64)
+        next_S = np.array([found.get(name, (0, 0))[1] for name in names], np.int64)
+        entering = np.flatnonzero(enters)
+        rank_N, come_S = _ranks(of_row[entering], len(names))
+        suffixes[entering] = 0 if collisions == "shared" else next_S[of_row[entering]] + rank_N
+        crowded_N = size_S[of_row[entering]] + rank_N > 0
+        is_assigned = np.array([position not in before for position in new], bool) if before else enters
+        after_S = size_S + come_S
+        buckets = {
+            name: (items, next_suffix)
+            for name, items, next_suffix in zip(names, after_S.tolist(), (next_S + come_S).tolist(), strict=True)
+            if next_suffix > 1
+        }
+        before_S = np.array([found.get(name, (0, 0))[0] for name in names], np.int64)
+        only_left = sorted(set(left).difference(names))
+        buckets.update((name, (sizes[name], found[name][1])) for name in only_left)
+        before_S = np.append(before_S, [found[name][0] for name in only_left]).astype(np.int64)
+        after_S = np.append(after_S, [sizes[name] for name in only_left]).astype(np.int64)
+        if contents is None:
+            contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
+        else:
+            contents = np.asarray(contents, np.int64)[new]
         return Placement(
             generation=generation,
             plan=plan,
             known=known,
             codes_NL=codes_NL,
-            ids=ids,
-            contents={position: content_hash(batch.embeddings_ND[position]) for position in written},
+            new=new,
+            semantic_ids=semantic_ids,
+            suffixes=suffixes.tolist(),
+            contents=contents.tolist(),
             moves=moves,
-            comes=comes,
-            suffixes=suffixes,
+            comes=[new[index] for index in entering.tolist()] if before else new,
+            found=found,
             buckets=buckets,
-            sizes_before=sizes_before,
-            collisions=collided,
+            sizes=(before_S, after_S),
+            collisions=int(np.count_nonzero(crowded_N & is_assigned[entering])),
         )
 
     def _next_best(
@@ -230,31 +259,56 @@ class Placements(Transactions):
         """Items per last code of the semantic IDs that continue a prefix by one code."""
         low, high = (f"{prefix}-", f"{prefix}.") if prefix else ("", ":")  # "." follows "-", and ":" the digits
         rows = self._read(
-            "SELECT semantic_id, items FROM _buckets WHERE semantic_id > ? AND semantic_id < ? AND generation = ?",
+            "SELECT semantic_id, count(*) FROM _items WHERE semantic_id > ? AND semantic_id < ? AND generation = ?"
+            " GROUP BY semantic_id",
             (low, high, generation),
         )
         return {int(semantic_id.rpartition("-")[2]): items for semantic_id, items in rows}
 
-    def _known_items(self, generation: int, item_ids: list[str]) -> dict[str, Known]:
-        known: dict[str, Known] = {}
-        for names in listed(item_ids):
-            rows = self._read(
-                "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id"
-                " FROM _items i JOIN _chunks c ON c.id = i.chunk_id"
-                " WHERE i.generation = ? AND i.item_id IN (SELECT value FROM json_each(?))",
-                (generation, names),
+    def _known_items(self, generation: int, item_ids: Sequence[str]) -> dict[str, Known]:
+        with store_errors(self._path):
+            rows = select_rows(
+                self._connection,
+                "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id FROM given CROSS JOIN _items i"
+                " CROSS JOIN _chunks c ON c.id = i.chunk_id WHERE i.item_id = c0 AND i.generation = ?",
+                [sorted(item_ids)],
+                generation,
             )
-            known.update((item_id, Known(*rest)) for item_id, *rest in rows)
-        return known
+            return {item_id: Known(*rest) for item_id, *rest in rows}
 
-    def _buckets(self, generation: int, semantic_ids: set[str]) -> dict[str, tuple[int, int]]:
-        """Size and next suffix of each bucket; (0, 0) for one there never was."""
-        buckets = dict.fromkeys(semantic_ids, (0, 0))
-        for some in listed(sorted(semantic_ids)):
-            for semantic_id, items, next_suffix in self._read(
-                "SELECT semantic_id, items, next_suffix FROM _buckets"
-                " WHERE generation = ? AND semantic_id IN (SELECT value FROM json_each(?))",
-                (generation, some),
-            ):
-                buckets[semantic_id] = (items, next_suffix)
-        return buckets
+    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Size and next suffix of those buckets that there ever were."""
+        with store_errors(self._path):
+            rows = select_rows(
+                self._connection,
+                "SELECT c0, coalesce(b.items, 1), coalesce(b.next_suffix, 1) FROM given"
+                " LEFT JOIN _buckets b ON b.semantic_id = c0 AND b.generation = ?"
+                " WHERE b.items IS NOT NULL"
+                " OR EXISTS (SELECT 1 FROM _items i WHERE i.semantic_id = c0 AND i.generation = ?)",
+                [semantic_ids],
+                generation,
+                generation,
+            )
+            return {semantic_id: (items, next_suffix) for semantic_id, items, next_suffix in rows}
+
+
+def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
+    """The distinct semantic IDs of rows of codes (N×L), sorted by codes, and which of them each row has (N)."""
+    if not len(codes_NL):
+        return [], np.empty(0, np.int64)
+    order_N = np.lexsort(codes_NL.T[::-1])
+    sorted_NL = codes_NL[order_N]
+    starts_N = np.append(True, (sorted_NL[1:] != sorted_NL[:-1]).any(axis=1))
+    of_row_N = np.empty(len(codes_NL), np.int64)
+    of_row_N[order_N] = np.cumsum(starts_N) - 1
+    form = "-".join(["%d"] * codes_NL.shape[1])
+    return [form % codes for codes in zip(*sorted_NL[starts_N].T.tolist(), strict=True)], of_row_N
+
+
+def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:
+    """The place of each row within its group (N), in the order of the rows, and the size of every group."""
+    sizes_S = np.bincount(group_N, minlength=groups)
+    order_N = np.argsort(group_N, kind="stable")
+    rank_N = np.empty(len(group_N), np.int64)
+    rank_N[order_N] = np.arange(len(group_N)) - np.repeat(np.cumsum(sizes_S) - sizes_S, sizes_S)
+    return rank_N, sizes_S

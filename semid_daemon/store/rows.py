@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,12 @@ import numpy.typing as npt
 from semid_daemon.errors import StoreError
 from semid_daemon.failpoints import failpoint
 from semid_daemon.records import CodeArray, EmbeddingBatch
+from semid_daemon.store.bulk import insert_rows, select_rows
 from semid_daemon.store.clock import utc_now
 from semid_daemon.store.health import layer_health
 from semid_daemon.store.learned import Learned, LearnedState, Metric
 from semid_daemon.store.ledger import REJECTED_IN_WORDS, LedgerFile, Tally
-from semid_daemon.store.placement import OnExisting, Placement, Placements, listed
+from semid_daemon.store.placement import Integers, OnExisting, Placement, Placements
 
 ZERO_VECTOR = "zero vector"
 _HEALTH_GROWTH = 1.01  # of the catalogue, from one remembered state of codebook health to the next
@@ -131,36 +132,29 @@ class Rows(LearnedState, Placements):
 
     def _write_rows(self, chunk_id: int, item_ids: Sequence[str], placement: Placement) -> npt.NDArray[np.int64]:
         """Write a placement's rows, with buckets, sizes, duplicates, code usage and health; the new usage (L×K)."""
-        generation, ids, contents = placement.generation, placement.ids, placement.contents
+        generation, plan = placement.generation, placement.plan
         usage_LK = self._usage(generation)
-        if not ids:
+        if not placement.new:
             return usage_LK
-        plan = placement.plan
         before = {position: placement.known[item_ids[position]] for position in plan.replace}
         # Distinct embeddings per bucket: those that leave with their last item, those that come new.
         left = {(each.semantic_id, each.content) for each in before.values()}
-        came = {(ids[position], contents[position]) for position in ids}
+        came = set(zip(placement.semantic_ids, placement.contents, strict=True))
         self._connection.executemany(
             "DELETE FROM _items WHERE item_id = ? AND generation = ?",
             [(item_ids[position], generation) for position in plan.replace],
         )
         lost = left - self._present(generation, left)
-        new = came - self._present(generation, {pair for pair in came if placement.sizes_before[pair[0]]})
-        self._connection.executemany(
-            "INSERT INTO _items (generation, item_id, semantic_id, suffix, content, chunk_id)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            sorted(  # in key order: fewer page visits
-                (generation, item_ids[position], ids[position], suffix, contents[position], chunk_id)
-                for position, suffix in placement.suffixes.items()
+        new = came - self._present(generation, {pair for pair in came if pair[0] in placement.found})
+        self._insert_items(chunk_id, [item_ids[position] for position in placement.new], placement)
+        insert_rows(
+            self._connection,
+            "INSERT OR REPLACE INTO _buckets (semantic_id, generation, items, next_suffix) VALUES {}",
+            _columns(
+                sorted((semantic_id, generation, *bucket) for semantic_id, bucket in placement.buckets.items()), 4
             ),
         )
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO _buckets (semantic_id, generation, items, next_suffix) VALUES (?, ?, ?, ?)",
-            sorted((semantic_id, generation, *bucket) for semantic_id, bucket in placement.buckets.items()),
-        )
-        self._count_sizes(
-            generation, placement.sizes_before, {sid: items for sid, (items, _) in placement.buckets.items()}
-        )
+        self._count_sizes(generation, *placement.sizes)
         items = len(plan.assign)
         self._connection.execute(
             "UPDATE _generations SET items = items + ?, exact_duplicates = exact_duplicates + ? WHERE generation = ?",
@@ -176,31 +170,50 @@ class Rows(LearnedState, Placements):
         self._remember_health(generation, usage_LK)
         return usage_LK
 
+    def _insert_items(self, chunk_id: int, item_ids: Sequence[str], placement: Placement) -> None:
+        """In the order of their keys: the pages of one index at least are visited in order, each once."""
+        order = sorted(range(len(item_ids)), key=item_ids.__getitem__)
+
+        def sorted_(values: Sequence[Any]) -> list[Any]:
+            return [values[index] for index in order]
+
+        insert_rows(
+            self._connection,
+            "INSERT INTO _items (generation, item_id, semantic_id, suffix, content, chunk_id) VALUES {}",
+            [
+                [placement.generation] * len(order),
+                sorted_(item_ids),
+                sorted_(placement.semantic_ids),
+                sorted_(placement.suffixes),
+                sorted_(placement.contents),
+                [chunk_id] * len(order),
+            ],
+        )
+
     def _present(self, generation: int, pairs: set[tuple[str, int]]) -> set[tuple[str, int]]:
         """Those of some (semantic ID, content hash) that an item has."""
-        found: set[tuple[str, int]] = set()
-        for some in listed(sorted(pairs)):
-            found.update(
-                self._connection.execute(
-                    "SELECT json_extract(j.value, '$[0]') AS of_id, json_extract(j.value, '$[1]') AS of_content"
-                    " FROM json_each(?) j WHERE EXISTS (SELECT 1 FROM _items i"
-                    " WHERE i.semantic_id = of_id AND i.generation = ? AND i.content = of_content)",
-                    (some, generation),
-                )
+        return set(
+            select_rows(
+                self._connection,
+                "SELECT c0, c1 FROM given WHERE EXISTS (SELECT 1 FROM _items i"
+                " WHERE i.semantic_id = c0 AND i.generation = ? AND i.content = c1)",
+                _columns(sorted(pairs), 2),
+                generation,
             )
-        return found
+        )
 
-    def _count_sizes(self, generation: int, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    def _count_sizes(self, generation: int, before: Integers, after: Integers) -> None:
         """Keep the histogram of bucket sizes, and the generation's figures that come from it."""
-        changes = Counter(after.values())
-        changes.subtract(before.values())
+        sizes, where = np.unique(np.concatenate([before, after]), return_inverse=True)
+        change = np.bincount(where, np.repeat([-1, 1], [len(before), len(after)]))
+        changes = [(int(size), int(by)) for size, by in zip(sizes, change, strict=True) if size and by]
         self._connection.executemany(
             "INSERT INTO _bucket_sizes (generation, size, buckets) VALUES (?, ?, 0) ON CONFLICT DO NOTHING",
-            [(generation, size) for size, change in changes.items() if size and change],
+            [(generation, size) for size, _ in changes],
         )
         self._connection.executemany(
             "UPDATE _bucket_sizes SET buckets = buckets + ? WHERE generation = ? AND size = ?",
-            [(change, generation, size) for size, change in changes.items() if size and change],
+            [(by, generation, size) for size, by in changes],
         )
         self._connection.execute("DELETE FROM _bucket_sizes WHERE generation = ? AND buckets = 0", (generation,))
         self._connection.execute(
@@ -231,19 +244,23 @@ class Rows(LearnedState, Placements):
                 for layer, code in np.argwhere(change_LK)
             ],
         )
-        self._count_prefixes(generation, come_NL, left_NL)
+        self._count_prefixes(generation, codebook_size, come_NL, left_NL)
         return usage_LK + change_LK
 
-    def _count_prefixes(self, generation: int, come_NL: CodeArray, left_NL: npt.NDArray[np.int64]) -> None:
+    def _count_prefixes(self, generation: int, codebook_size: int, come_NL: CodeArray, left_NL: Integers) -> None:
         """Items per beginning of two codes: what a tree shows without counting."""
         if come_NL.shape[1] < 2:
             return
-        changes = Counter(map(tuple, come_NL[:, :2].tolist()))
-        changes.subtract(map(tuple, left_NL[:, :2].tolist()))
-        self._connection.executemany(
-            "INSERT INTO _prefix_counts (generation, first, second, items) VALUES (?, ?, ?, ?)"
+        codes_N2 = np.concatenate([come_NL[:, :2], left_NL[:, :2]]).astype(np.int64)
+        pairs, where = np.unique(codes_N2[:, 0] * codebook_size + codes_N2[:, 1], return_inverse=True)
+        change = np.bincount(where, np.repeat([1, -1], [len(come_NL), len(left_NL)])).astype(np.int64)
+        changed = np.flatnonzero(change)
+        firsts, seconds = np.divmod(pairs[changed], codebook_size)
+        insert_rows(
+            self._connection,
+            "INSERT INTO _prefix_counts (generation, first, second, items) VALUES {}"
             " ON CONFLICT DO UPDATE SET items = items + excluded.items",
-            sorted((generation, first, second, change) for (first, second), change in changes.items() if change),
+            [[generation] * len(changed), firsts.tolist(), seconds.tolist(), change[changed].tolist()],
         )
 
     def _usage(self, generation: int) -> npt.NDArray[np.int64]:
@@ -279,3 +296,7 @@ class Rows(LearnedState, Placements):
             " SELECT generation, ?, layer, coverage, dead_codes, perplexity, ? FROM _layer_health WHERE generation = ?",
             (items, utc_now(), generation),
         )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width

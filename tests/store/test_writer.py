@@ -183,10 +183,10 @@ def test_wal_full_strict(tmp_path: Path, writer: Writer):
 @pytest.mark.parametrize(
     ("sql", "index"),
     [
-        ("SELECT * FROM semantic_ids WHERE item_id = 'a'", "PRIMARY KEY (item_id=? AND generation=?)"),
+        ("SELECT * FROM semantic_ids WHERE item_id = 'a'", "_items_by_item_id (item_id=? AND generation=?)"),
         ("SELECT * FROM semantic_ids WHERE semantic_id GLOB '12-250-*'", "semantic_id>? AND semantic_id<?"),
         ("SELECT * FROM semantic_ids WHERE semantic_id = '12-250-7'", "semantic_id=?"),
-        ("SELECT * FROM all_semantic_ids WHERE generation = 1 AND item_id = 'a'", "PRIMARY KEY"),
+        ("SELECT * FROM all_semantic_ids WHERE generation = 1 AND item_id = 'a'", "_items_by_item_id"),
     ],
 )
 def test_lookups_use_an_index(writer: Writer, sql: str, index: str):

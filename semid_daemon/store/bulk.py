@@ -1,0 +1,51 @@
+"""Very many rows in few statements: one of a hundred rows costs half of what a hundred statements do."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_ROWS = 128
+
+
+def insert_rows(connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]]) -> None:
+    """Run an INSERT for all rows of some columns of equal length; `{}` in it stands for the rows of VALUES."""
+    width, rows = len(columns), len(columns[0])
+    flat: list[Any] = [None] * (width * rows)
+    for index, column in enumerate(columns):
+        flat[index::width] = column
+    one = _placeholders(width)
+    whole = rows // _ROWS * _ROWS * width
+    if whole:
+        many = sql.format(",".join([one] * _ROWS))
+        for start in range(0, whole, _ROWS * width):
+            connection.execute(many, flat[start : start + _ROWS * width])
+    connection.executemany(sql.format(one), _in_rows(flat[whole:], width))
+
+
+def select_rows(
+    connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]], *constants: Any
+) -> Iterator[tuple[Any, ...]]:
+    """Rows of a SELECT over `given`, which are the rows of some columns (c0, c1…); `constants` are its own values.
+
+    Values that come sorted by the key that they look up cost less: pages are visited in order.
+    """
+    width, rows = len(columns), len(columns[0])
+    names = ",".join(f"c{index}" for index in range(width))
+    for start in range(0, rows, _ROWS):
+        parts = [column[start : start + _ROWS] for column in columns]
+        values = ",".join([_placeholders(width)] * len(parts[0]))
+        given = itertools.chain.from_iterable(zip(*parts, strict=True))
+        yield from connection.execute(
+            f"WITH given ({names}) AS (VALUES {values}) {sql}", [*given, *constants]
+        ).fetchall()
+
+
+def _placeholders(width: int) -> str:
+    return f"({','.join('?' * width)})"
+
+
+def _in_rows(flat: list[Any], width: int) -> Iterator[list[Any]]:
+    return (flat[start : start + width] for start in range(0, len(flat), width))
