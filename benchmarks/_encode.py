@@ -25,7 +25,7 @@ from semid_daemon.records import Codebooks
 _LAYERS = 3
 _CPU_SHAPES = [(32_768, 384, 256), (20_000, 768, 256), (8_192, 2048, 256), (2_048, 384, 8192)]
 _CPU_QUICK_SHAPES = [(16_384, 384, 256), (8_192, 768, 256), (1_024, 384, 2048)]
-_CUDA_SHAPES = [(1_000_000, 384, 256), (1_000_000, 768, 256), (524_288, 2048, 256), (262_144, 384, 8192)]
+_CUDA_SHAPES = [(1_000_000, 384, 256), (1_000_000, 768, 256), (1_048_576, 2048, 256), (262_144, 384, 8192)]
 _CUDA_QUICK_SHAPES = [(131_072, 384, 256), (65_536, 2048, 256)]
 # A slow method gets as many rows as it encodes in about so long, but at least a few.
 _ROUND_S = 0.3
@@ -73,8 +73,8 @@ def encode_tables(device: Device, quick: bool) -> None:
     )
     note(
         "Medians over alternating rounds. The ceiling is the product of the rows and all layers' centroids by "
-        f"torch.mm, {'in float32 or TF32' if on_cuda else 'in either way'}, whichever is faster. The same codebooks "
-        "and threads for all; residuals are not normalized but where stated, for FAISS's quantizer knows no "
+        f"{'torch.mm, in float32 or TF32' if on_cuda else 'torch.mm or NumPy'}, whichever is faster. The same "
+        "codebooks and threads for all; residuals are not normalized but where stated, for FAISS's quantizer knows no "
         "normalization. A star: measured on fewer rows, and extrapolated."
     )
     heading(f"Encode on {device.type}: rows with the same codes as semid's")
@@ -222,7 +222,7 @@ def _ceilings(codebooks: Codebooks, rows_ND: Tensor) -> list[_Contender]:
     return [
         product("torch, all threads on a tile", in_turn),
         product("torch, a tile for each thread", side_by_side),
-        product("NumPy", in_numpy, is_ceiling=False),
+        product("NumPy", in_numpy),
     ]
 
 

@@ -18,7 +18,13 @@ from torch import Tensor
 from semid_daemon.quantizer import Device
 from semid_daemon.quantizer.clustering import assign, cluster_sums
 
-_SHAPES = [(524_288, 2048, 256), (1_000_000, 384, 256), (1_000_000, 384, 8192), (1_000_000, 128, 1024)]
+_SHAPES = [
+    (524_288, 2048, 256),
+    (1_000_000, 384, 256),
+    (1_000_000, 384, 8192),
+    (1_000_000, 128, 1024),
+    (1_000_000, 64, 256),
+]
 _QUICK_SHAPES = [(131_072, 384, 256)]
 _FEW, _MANY = 2, 6
 _TILE_BYTES = 1 << 30

@@ -14,9 +14,9 @@ from torch import Tensor
 from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.parallel import for_each_span
+from semid_daemon.quantizer.products import products
 
-_PIECE = 128
-_TILE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 28, "mps": 1 << 27}
+_TILE_BYTES = {"cpu": 8 << 20, "cuda": 1 << 28, "mps": 1 << 27}
 
 
 def assign(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def assign(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor | None = None
         scores_NK = torch.empty((step, centroids_KD.shape[0]), dtype=rows_ND.dtype, device=rows_ND.device)
         for tile in tiles:
             scores = scores_NK[: tile.stop - tile.start]
-            torch.mm(rows_ND[tile], centroids_KD.T, out=scores).sub_(half_squares_K)
+            products(rows_ND[tile], centroids_KD, scores).sub_(half_squares_K)
             labels_N[tile] = row_argmax(scores)
             best_N[tile] = scores.gather(1, labels_N[tile][:, None])[:, 0]
 
@@ -58,7 +58,8 @@ def assign_two(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor) -> tuple
 
     def assign_tiles(tiles: Sequence[slice]) -> None:
         for tile in tiles:
-            scores_NK = torch.mm(rows_ND[tile], centroids_KD.T).sub_(half_squares_K)
+            scores_NK = rows_ND.new_empty((tile.stop - tile.start, centroids_KD.shape[0]))
+            products(rows_ND[tile], centroids_KD, scores_NK).sub_(half_squares_K)
             labels_N[tile], best_N[tile], second_N[tile] = best_two(scores_NK)
 
     with full_float32_matmul(rows_ND.device):
@@ -89,28 +90,16 @@ def row_argmax(scores_NK: Tensor) -> Tensor:
 
 def cluster_sums(rows_ND: Tensor, labels_N: Tensor, n_clusters: int) -> tuple[Tensor, Tensor]:
     """Sum of every cluster's rows (K×D) and their number (K int64), added up in row order: the same every time."""
-    counts_K = torch.bincount(labels_N, minlength=n_clusters)
-    starts_K = counts_K.cumsum(0) - counts_K
     # Gathered in cluster order: an index_add_ of rows is twenty times slower on the CPU, and on CUDA
     # its atomic additions come in any order.
     narrow_N = labels_N.to(torch.int16) if n_clusters <= 1 << 15 else labels_N  # a radix sort of fewer bytes
-    order_N = narrow_N.argsort(stable=True)
-    if rows_ND.device.type != "cuda" or not has_triton():
-        return torch.nn.functional.embedding_bag(order_N, rows_ND, starts_K, mode="sum"), counts_K
-    return _sums_in_pieces(rows_ND, order_N, starts_K, counts_K), counts_K
+    sorted_N, order_N = narrow_N.sort(stable=True)
+    # torch.bincount would ask the device for the greatest label, and wait for the answer.
+    clusters_K = torch.arange(n_clusters, dtype=sorted_N.dtype, device=sorted_N.device)
+    starts_K = torch.searchsorted(sorted_N, clusters_K)
+    counts_K = torch.diff(starts_K, append=starts_K.new_full((1,), labels_N.numel()))
+    if rows_ND.device.type == "cuda" and has_triton():
+        from semid_daemon.quantizer.cuda_kernels import sums_in_order
 
-
-def _sums_in_pieces(rows_ND: Tensor, order_N: Tensor, starts_K: Tensor, counts_K: Tensor) -> Tensor:
-    """Cluster sums (K×D) by way of sums of at most `_PIECE` rows each: few and large clusters alone would leave
-    most of a GPU idle. How many pieces there are is not asked of the device: as many as there can be are made.
-    """
-    from semid_daemon.quantizer.cuda_kernels import segment_sums
-
-    pieces_K = (counts_K + _PIECE - 1) // _PIECE
-    ends_K = pieces_K.cumsum(0)
-    piece_P = torch.arange(order_N.numel() // _PIECE + counts_K.numel(), device=rows_ND.device)
-    cluster_P = torch.searchsorted(ends_K, piece_P, right=True).clamp_max_(counts_K.numel() - 1)
-    starts_P = starts_K[cluster_P] + (piece_P - (ends_K - pieces_K)[cluster_P]) * _PIECE
-    ends_P = torch.minimum(starts_P + _PIECE, (starts_K + counts_K)[cluster_P])
-    partial_PD = segment_sums(rows_ND, order_N, starts_P, ends_P)
-    return segment_sums(partial_PD, None, ends_K - pieces_K, ends_K)
+        return sums_in_order(rows_ND, order_N, starts_K, counts_K), counts_K
+    return torch.nn.functional.embedding_bag(order_N, rows_ND, starts_K, mode="sum"), counts_K

@@ -18,6 +18,7 @@ _NARROW_N = 8
 _ENCODE_N = 64  # two programs fit on a multiprocessor: one's products hide what the other does with its own
 _BLOCK_N, _BLOCK_K, _STAGES = 128, 256, 4
 _CHUNK_BYTES = 1 << 28  # of float16 rows at a time
+_PIECE_ROWS = 128
 
 
 @triton.jit
@@ -262,10 +263,13 @@ def _assign_kernel(
                 centroids_KD + code_k[:, None] * DIM + d[None, :], mask=real_k[:, None] & real_d[None, :], other=0.0
             )
             scores_nk = tl.dot(x_nd.to(tl.float16), tl.trans(c_kd), scores_nk)
-        half_k = tl.load(half_squares_K + code_k, mask=real_k, other=float("inf"))
-        scores_nk -= half_k[None, :]
-        top_n = tl.max(scores_nk, axis=1)
-        where_n = tl.argmax(scores_nk, axis=1, tie_break_left=True)
+        half_k = tl.load(half_squares_K + code_k, mask=real_k, other=1e38)
+        # The code goes into a score's last bits, which float16 products do not know anyway: one reduction
+        # finds both.
+        bits_nk = (scores_nk - half_k[None, :]).to(tl.int32, bitcast=True)
+        bits_nk = (bits_nk & ~(BLOCK_K - 1)) | offset_k[None, :]
+        top_n = tl.max(bits_nk.to(tl.float32, bitcast=True), axis=1)
+        where_n = top_n.to(tl.int32, bitcast=True) & (BLOCK_K - 1)
         label_n = tl.where(top_n > best_n, where_n + first_k, label_n)
         best_n = tl.maximum(best_n, top_n)
     tl.store(labels_N + row_n, label_n, mask=live_n)
@@ -288,60 +292,106 @@ def assign_fused(rows_ND: Tensor, centroids_KD: Tensor, half_squares_K: Tensor) 
             DIM=dim,
             K=centroids_KD.shape[0],
             BLOCK_N=_BLOCK_N,
-            BLOCK_K=_BLOCK_K if centroids_KD.shape[0] > 128 else 128,
+            # Short products leave the reductions to be hidden: smaller tiles, more programs at once.
+            BLOCK_K=64 if dim <= 64 else _BLOCK_K if centroids_KD.shape[0] > 128 else 128,
             BLOCK_D=64 if dim >= 64 else 32,
-            num_warps=8,
+            num_warps=4 if dim <= 64 else 8,
             num_stages=3,
         )
     return labels_N, best_N
 
 
 @triton.jit
-def _segment_sums_kernel(
-    values_ND,
+def _piece_sums_kernel(
+    rows_ND,
     order_N,
-    starts_S,
-    ends_S,
-    sums_SD,
+    starts_K,
+    piece_ends_K,
+    sums_PD,
+    n_rows,
+    n_clusters,
+    PIECE: tl.constexpr,
+    STEPS: tl.constexpr,
     DIM: tl.constexpr,
-    ORDERED: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    segment = tl.program_id(0).to(tl.int64)
+    piece = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    end = tl.load(ends_S + segment)
+    # Whose piece this is: the first cluster whose pieces end after it. None, for those that are too many.
+    cluster, beyond = 0, n_clusters
+    for _ in range(STEPS):
+        middle = (cluster + beyond) // 2
+        later = tl.load(piece_ends_K + tl.minimum(middle, n_clusters - 1)) <= piece
+        cluster = tl.where(later & (cluster < beyond), middle + 1, cluster)
+        beyond = tl.where(later, beyond, middle)
+    if cluster < n_clusters:
+        first_piece = tl.load(piece_ends_K + cluster - 1, mask=cluster > 0, other=0)
+        end = tl.load(starts_K + cluster + 1, mask=cluster + 1 < n_clusters, other=n_rows)
+        start = tl.load(starts_K + cluster) + (piece - first_piece) * PIECE
+        end = tl.minimum(end, start + PIECE)
+        sum_d = tl.zeros([BLOCK_D], dtype=tl.float32)
+        for first in range(0, PIECE, BLOCK_N):
+            place_n = start + first + tl.arange(0, BLOCK_N)
+            live_n = place_n < end
+            row_n = tl.load(order_N + place_n, mask=live_n, other=0)
+            value_nd = tl.load(
+                rows_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & (d < DIM)[None, :], other=0.0
+            )
+            sum_d += tl.sum(value_nd, axis=0)
+        tl.store(sums_PD + piece * DIM + d, sum_d, mask=d < DIM)
+
+
+@triton.jit
+def _cluster_sums_kernel(
+    sums_PD, piece_ends_K, sums_KD, DIM: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    cluster = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    start = tl.load(piece_ends_K + cluster - 1, mask=cluster > 0, other=0)
+    end = tl.load(piece_ends_K + cluster)
     sum_d = tl.zeros([BLOCK_D], dtype=tl.float32)
-    for first in range(tl.load(starts_S + segment), end, BLOCK_N):
-        place_n = first + tl.arange(0, BLOCK_N)
-        live_n = place_n < end
-        row_n = place_n.to(tl.int64) if ORDERED else tl.load(order_N + place_n, mask=live_n, other=0)
-        value_nd = tl.load(
-            values_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & (d < DIM)[None, :], other=0.0
+    for first in range(start, end, BLOCK_P):
+        piece_p = first + tl.arange(0, BLOCK_P)
+        value_pd = tl.load(
+            sums_PD + piece_p[:, None] * DIM + d[None, :], mask=(piece_p < end)[:, None] & (d < DIM)[None, :], other=0.0
         )
-        sum_d += tl.sum(value_nd, axis=0)
-    tl.store(sums_SD + segment * DIM + d, sum_d, mask=d < DIM)
+        sum_d += tl.sum(value_pd, axis=0)
+    tl.store(sums_KD + cluster * DIM + d, sum_d, mask=d < DIM)
 
 
-def segment_sums(values_ND: Tensor, order_N: Tensor | None, starts_S: Tensor, ends_S: Tensor) -> Tensor:
-    """Sum (S×D float32) of the rows `order_N[start:end]`, or `start:end` without an order, of every segment.
+def sums_in_order(rows_ND: Tensor, order_N: Tensor, starts_K: Tensor, counts_K: Tensor) -> Tensor:
+    """Sum (K×D float32) of every cluster's rows, `order_N[start : start + count]`, clusters one after the other.
 
-    A segment's rows are added in their order: the same sum every time.
+    By way of sums of at most 128 rows each: few and large clusters alone would leave most of a GPU idle. How
+    many such pieces there are is not asked of the device: as many are started as there can be. Rows are added
+    in their order: the same sum every time.
     """
-    n_segments, dim = starts_S.numel(), values_ND.shape[1]
-    sums_SD = torch.empty((n_segments, dim), device=values_ND.device)
+    n_rows, dim = rows_ND.shape
+    n_clusters = counts_K.numel()
+    piece_ends_K = ((counts_K + (_PIECE_ROWS - 1)) // _PIECE_ROWS).cumsum(0)
+    most_pieces = n_rows // _PIECE_ROWS + min(n_clusters, n_rows)
+    sums_PD = torch.empty((most_pieces, dim), device=rows_ND.device)
+    sums_KD = torch.empty((n_clusters, dim), device=rows_ND.device)
     block_d = min(256, triton.next_power_of_2(dim))
-    with torch.cuda.device(values_ND.device):
-        _segment_sums_kernel[(n_segments, triton.cdiv(dim, block_d))](
-            values_ND,
-            starts_S if order_N is None else order_N,
-            starts_S,
-            ends_S,
-            sums_SD,
+    block_n = min(_PIECE_ROWS, max(16, 4096 // block_d))
+    with torch.cuda.device(rows_ND.device):
+        _piece_sums_kernel[(most_pieces, triton.cdiv(dim, block_d))](
+            rows_ND,
+            order_N,
+            starts_K,
+            piece_ends_K,
+            sums_PD,
+            n_rows,
+            n_clusters,
+            PIECE=_PIECE_ROWS,
+            STEPS=n_clusters.bit_length(),
             DIM=dim,
-            ORDERED=order_N is None,
-            BLOCK_N=16,
+            BLOCK_N=block_n,
             BLOCK_D=block_d,
             num_warps=4,
         )
-    return sums_SD
+        _cluster_sums_kernel[(n_clusters, triton.cdiv(dim, block_d))](
+            sums_PD, piece_ends_K, sums_KD, DIM=dim, BLOCK_P=block_n, BLOCK_D=block_d, num_warps=4
+        )
+    return sums_KD

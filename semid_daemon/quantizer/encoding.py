@@ -31,6 +31,7 @@ from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.exact import encode_exact, encode_searching
 from semid_daemon.quantizer.parallel import for_each_span
+from semid_daemon.quantizer.products import products
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
 _EPS = float(np.finfo(np.float32).eps)
@@ -46,7 +47,9 @@ _ONE_PASS_TABLE_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
 _MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
 _FEWEST_ROWS = 64
 _FEW_ROWS = 4096
-_TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 29, "mps": 1 << 27}
+# Products are the faster the larger, what is done with the scores afterwards where those are in the cache.
+_TILE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 29, "mps": 1 << 27}
+_PIECE_BYTES = {"cpu": 3 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +149,25 @@ class Encoder:
         @torch.inference_mode()
         def encode_tiles(tiles: Sequence[slice]) -> None:
             scores_NW = torch.empty((step, width), device=self.device)
-            scratch_NK = torch.empty((step, self.codebooks.codebook_size), device=self.device)
             for tile in tiles:
-                rows = tile.stop - tile.start
-                encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[:rows], scratch_NK[:rows])
+                encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[: tile.stop - tile.start])
 
         if rows_ND.shape[0]:
             for_each_span(self.device, rows_ND.shape[0], step, encode_tiles)
         return codes_NL, flagged_N
 
-    def _one_pass_tile(
+    def _one_pass_tile(self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor) -> None:
+        products(rows_ND, self._all_centroids_D, scores_NW)
+        piece = max(64, _PIECE_BYTES[self.device.type] // (4 * scores_NW.shape[1]))
+        scratch_NK = torch.empty((piece, self.codebooks.codebook_size), device=self.device)
+        for start in range(0, rows_ND.shape[0], piece):
+            rows = slice(start, min(start + piece, rows_ND.shape[0]))
+            scratch = scratch_NK[: rows.stop - start]
+            self._one_pass_piece(rows_ND[rows], codes_NL[rows], flagged_N[rows], scores_NW[rows], scratch)
+
+    def _one_pass_piece(
         self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor, scratch_NK: Tensor
     ) -> None:
-        torch.mm(rows_ND, self._all_centroids_D.T, out=scores_NW)
         size = self.codebooks.codebook_size
         guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
         scales: list[Tensor] = []
@@ -174,13 +183,11 @@ class Encoder:
             flagged_N |= guard.doubts(best_N, second_N, layer)
             guard.go_on(best_N, layer)
 
-    def _residual_tile(
-        self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor, scratch_NK: Tensor
-    ) -> None:
+    def _residual_tile(self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor) -> None:
         residual_ND = rows_ND
         guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
         for index, layer in enumerate(self._layers):
-            torch.mm(residual_ND, layer.centroids_KD.T, out=scores_NW)
+            products(residual_ND, layer.centroids_KD, scores_NW)
             scores_NW.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
             codes_N, best_N, second_N = best_two(scores_NW)
             codes_NL[:, index] = codes_N

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _depth = 0
 _threads_outside = 1
+_blas_limits: list[Any] = []
 
 
 def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Sequence[slice]], None]) -> None:
@@ -42,12 +45,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def _one_thread_per_operation() -> Iterator[None]:
-    """torch's number of threads is the process's: set aside while any caller is inside, then put back."""
+    """torch's and NumPy's numbers of threads are the process's: set aside while any caller is inside, then put back."""
     global _depth, _threads_outside
     with _lock:
         if _depth == 0:
             _threads_outside = torch.get_num_threads()
             torch.set_num_threads(1)
+            _blas_limits.append(_blas().limit(limits=1))
         _depth += 1
     try:
         yield
@@ -56,3 +60,9 @@ def _one_thread_per_operation() -> Iterator[None]:
             _depth -= 1
             if _depth == 0:
                 torch.set_num_threads(_threads_outside)
+                _blas_limits.pop().restore_original_limits()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(internal_api="openblas")
