@@ -6,7 +6,7 @@ Shape suffixes: N rows, D dim, K codes, L layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import _peers
@@ -32,12 +32,12 @@ _ERROR_NOTE = (
 @dataclass(frozen=True)
 class _Trained:
     codebooks: Codebooks
-    encoders: dict[str, _peers.Encode]  # by what they add to the method's name
+    encode: _peers.Encode
 
 
 def _greedy(codebooks: Codebooks) -> _Trained:
     """To be encoded to the nearest centroid, layer by layer, which every exact encoder does alike."""
-    return _Trained(codebooks, {"": Encoder(codebooks, Device("cpu")).encode})
+    return _Trained(codebooks, Encoder(codebooks, Device("cpu")).encode)
 
 
 _Training = tuple[str, Callable[[FloatArray], _Trained]]
@@ -87,17 +87,21 @@ def _results(
         progress(f"  {name}")
         trained: list[_Trained] = []
         elapsed_s = seconds(lambda fit=fit, trained=trained: trained.append(fit(train_ND)), Device("cpu"))
-        for addition, encode in trained[0].encoders.items():
-            qualities = [judge(rows_ND, encode(rows_ND), trained[0].codebooks) for rows_ND in judged.values()]
-            results.append((name + addition, [[f"{elapsed_s:.1f}", *quality.cells()] for quality in qualities]))
+        encode, codebooks = trained[0].encode, trained[0].codebooks
+        qualities = [judge(rows_ND, encode(rows_ND), codebooks) for rows_ND in judged.values()]
+        results.append((name, [[f"{elapsed_s:.1f}", *quality.cells()] for quality in qualities]))
     return results
 
 
 def _trainings(devices: Sequence[Device], size: int, normalize: bool, beams: Sequence[int]) -> list[_Training]:
     """Every method; FAISS's quantizer in its progressive form, as it comes, with every beam, and in its plain one."""
     trainings: list[_Training] = [
-        (f"semid ({device.type})", lambda rows_ND, device=device: _train_semid(rows_ND, size, normalize, device))
+        (
+            f"semid ({device.type}){f', beam {beam}' if beam > 1 else ''}",
+            lambda rows_ND, device=device, beam=beam: _train_semid(rows_ND, size, normalize, device, beam),
+        )
         for device in devices
+        for beam in beams
     ]
     if _peers.HAS_FAISS and not normalize:
         for beam, progressive in [*((beam, True) for beam in beams), (1, False)]:
@@ -128,8 +132,8 @@ def _trainings(devices: Sequence[Device], size: int, normalize: bool, beams: Seq
     return trainings
 
 
-def _train_semid(rows_ND: FloatArray, size: int, normalize: bool, device: Device) -> _Trained:
-    """With the daemon's defaults."""
+def _train_semid(rows_ND: FloatArray, size: int, normalize: bool, device: Device, beam: int) -> _Trained:
+    """With the daemon's defaults, encoded by the beam that it is trained with."""
     trainer = LloydTrainer(
         n_layers=_LAYERS,
         n_clusters=size,
@@ -138,19 +142,17 @@ def _train_semid(rows_ND: FloatArray, size: int, normalize: bool, device: Device
         device=device,
         iterations=100,
         tolerance=1e-4,
+        beam_width=beam,
     )
     for _ in trainer.train(rows_ND):
         pass
-    trained = _greedy(trainer.codebooks)
-    searching = Encoder(replace(trainer.codebooks, beam_width=5), device)
-    trained.encoders[", beam 5"] = searching.encode
-    return trained
+    return _Trained(trainer.codebooks, Encoder(trainer.codebooks, device).encode)
 
 
 def _train_faiss(rows_ND: FloatArray, size: int, beam: int, progressive: bool) -> _Trained:
     """Encoded by the beam that it is trained with."""
     codebooks, encode = _peers.train_faiss_residual_quantizer(rows_ND, _LAYERS, size, beam, progressive)
-    return _Trained(codebooks, {"": encode})
+    return _Trained(codebooks, encode)
 
 
 def _train_grid(rows_ND: FloatArray, size: int, normalize: bool) -> _Trained:

@@ -152,7 +152,7 @@ class Gathering:
         sample_ND = sample_rows(
             ingest.rows_of(waiting, self._config.ingest, self._tick),
             total_rows=total_rows,
-            max_rows=max_sample_rows(dim, training.max_memory_mb),
+            max_rows=max_sample_rows(dim, training.max_memory_mb, quantizer.beam_width),
             dim=dim,
             seed=quantizer.seed,
         )

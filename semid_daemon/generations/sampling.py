@@ -13,9 +13,13 @@ class RowsChangedError(Exception):
     """The files do not hold the rows that were counted in them before."""
 
 
-def max_sample_rows(dim: int, max_memory_mb: int) -> int:
-    """How many training rows fit: a trainer holds them twice, as they came and as residuals."""
-    return max(1, max_memory_mb * (1 << 20) // (2 * 4 * dim))
+def max_sample_rows(dim: int, max_memory_mb: int, beam_width: int) -> int:
+    """How many training rows fit: a trainer holds them as they came and as residuals, those twice for a beam.
+
+    Where one residual of a row becomes two, there are both for a moment.
+    """
+    copies = 2 if beam_width == 1 else 4
+    return max(1, max_memory_mb * (1 << 20) // (copies * 4 * dim))
 
 
 def sample_rows(

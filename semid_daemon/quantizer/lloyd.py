@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from semid_daemon.quantizer.clustering import assign, assign_two, cluster_sums
+from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.seeding import seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
 from semid_daemon.records import Codebooks, FloatArray, TrainingStep
@@ -21,6 +22,8 @@ from semid_daemon.records import Codebooks, FloatArray, TrainingStep
 _LLOYD_PER_ROUND = 4
 _MAX_ROUNDS = 12
 _CHUNK_BYTES = 1 << 26
+# Of every row, so many residuals where codes will be searched with a beam: more of them do not do better.
+_HYPOTHESES = 2
 # The best of so many runs is kept where an iteration takes no more than so many products.
 _RESTARTS = 3
 _ROWS_PER_STEP = 1 << 18
@@ -53,7 +56,10 @@ class LloydTrainer:
         """At most `iterations` per layer, which is done when its loss falls by less than the share `tolerance`.
 
         `balanced` adds biases to the squared distances until every code has about as many rows, at the price
-        of a higher loss. `beam_width` only goes into the codebooks: training is greedy.
+        of a higher loss. A `beam_width` goes into the codebooks; where it is more than 1, layers after the first
+        are trained on what the two best choices so far leave of every row. The search meets such residuals,
+        and codebooks that know them do better on rows that they were not trained on (FAISS's
+        ResidualQuantizer trains on those of the whole beam).
         """
         self._n_layers = n_layers
         self._n_clusters = n_clusters
@@ -124,17 +130,17 @@ class LloydTrainer:
     def _train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
         if embeddings_ND.shape[0] < self._n_clusters:
             raise ValueError(f"{embeddings_ND.shape[0]} rows for {self._n_clusters} clusters")
-        residual_ND = self._on_device(embeddings_ND)
+        rows = _Hypotheses(self._on_device(embeddings_ND))
         layers, biases = [], []
         self._steps = 0
         self._sample_counts = []
-        restarts = _RESTARTS if residual_ND.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
         for layer in range(self._n_layers):
             if self._normalize:
-                _for_chunks(residual_ND, lambda chunk_ND: torch.nn.functional.normalize(chunk_ND, dim=1))
+                rows.normalize()
+            restarts = _RESTARTS if rows.residuals_HD.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + layer)
             runs = [
-                _LayerRun(residual_ND, self._n_clusters, generator, self._iterations, self._tolerance)
+                _LayerRun(rows.residuals_HD, self._n_clusters, generator, self._iterations, self._tolerance)
                 for _ in range(restarts)
             ]
             before = self._steps
@@ -144,7 +150,7 @@ class LloydTrainer:
             best = min(runs, key=lambda run: run.loss)
             layers.append(best.centroids_KD.cpu().numpy())
             biases.append(best.biases_K.cpu().numpy())
-            self._sample_counts.append(best.subtract())
+            self._sample_counts.append(rows.choose(best, min(self._beam_width, _HYPOTHESES)))
         biases_LK = np.stack(biases) if self._balanced else None
         self._codebooks = Codebooks(np.stack(layers), self._normalize, biases_LK, self._beam_width)
 
@@ -238,14 +244,56 @@ class _LayerRun:
             rise_C = 2.0 * (best_N - second_N)[by_cluster_N[last_C]]
             self.biases_K[crowded_C] += rise_C * (1.0 + 1e-6) + 1e-6 * self.loss
 
-    def subtract(self) -> Tensor:
-        """Turn the rows into what this layer leaves over, in place; how many were each centroid's (K int64)."""
-        labels_N, _ = assign(self._rows_ND, self.centroids_KD, self.biases_K)
-        step = max(1, _CHUNK_BYTES // (4 * self._rows_ND.shape[1]))
-        for start in range(0, self._rows_ND.shape[0], step):
-            chunk = slice(start, start + step)
-            self._rows_ND[chunk] -= self.centroids_KD[labels_N[chunk]]
-        return torch.bincount(labels_N, minlength=self.centroids_KD.shape[0])
+
+class _Hypotheses:
+    """What the best choices so far leave of every row: one residual of each, or the same number of all.
+
+    `residuals_HD` are those of the first row, then those of the second, …
+    """
+
+    def __init__(self, rows_ND: Tensor) -> None:
+        self.residuals_HD = rows_ND
+        self._rows = rows_ND.shape[0]
+        # A residual's own scale, by which its squared distances weigh against another's of the same row.
+        self._scales_H = rows_ND.new_ones(rows_ND.shape[0])
+
+    def normalize(self) -> None:
+        """Divide residuals by their norms, in place."""
+        for chunk in _chunks(self.residuals_HD):
+            self._scales_H[chunk] *= torch.linalg.vector_norm(self.residuals_HD[chunk], dim=1)
+            self.residuals_HD[chunk] = torch.nn.functional.normalize(self.residuals_HD[chunk], dim=1)
+
+    def choose(self, layer: _LayerRun, width: int) -> Tensor:
+        """Go on to what the `width` best choices of a code leave; how many rows chose each code first (K int64)."""
+        if width == 1:
+            labels_H, _ = assign(self.residuals_HD, layer.centroids_KD, layer.biases_K)
+            for chunk in _chunks(self.residuals_HD):
+                self.residuals_HD[chunk] -= layer.centroids_KD[labels_H[chunk]]
+            return torch.bincount(labels_H, minlength=layer.centroids_KD.shape[0])
+        n_clusters, dim = layer.centroids_KD.shape
+        before = self.residuals_HD.shape[0] // self._rows
+        width = min(width, before * n_clusters)
+        after_NWD = self.residuals_HD.new_empty((self._rows, width, dim))
+        scales_NW = self._scales_H.new_empty((self._rows, width))
+        counts_K = torch.zeros(n_clusters, dtype=torch.int64, device=after_NWD.device)
+        norms_K = layer.centroids_KD.square().sum(dim=1) + layer.biases_K
+        step = max(1, _CHUNK_BYTES // (4 * before * max(dim, n_clusters)))
+        with full_float32_matmul(after_NWD.device):
+            for start in range(0, self._rows, step):
+                rows = slice(start, min(start + step, self._rows))
+                hypotheses = slice(rows.start * before, rows.stop * before)
+                residuals_HD, scales_H = self.residuals_HD[hypotheses], self._scales_H[hypotheses]
+                costs_HK = residuals_HD.square().sum(dim=1, keepdim=True) + norms_K
+                costs_HK -= 2.0 * (residuals_HD @ layer.centroids_KD.T)
+                costs_HK *= scales_H[:, None].square()
+                best_NW = costs_HK.view(-1, before * n_clusters).topk(width, largest=False).indices
+                codes_NW = best_NW % n_clusters
+                parents_NW = best_NW // n_clusters + before * torch.arange(len(best_NW), device=best_NW.device)[:, None]
+                after_NWD[rows] = residuals_HD[parents_NW] - layer.centroids_KD[codes_NW]
+                scales_NW[rows] = scales_H[parents_NW]
+                counts_K += torch.bincount(codes_NW[:, 0], minlength=n_clusters)
+        self.residuals_HD, self._scales_H = after_NWD.flatten(0, 1), scales_NW.flatten()
+        return counts_K
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,19 +323,18 @@ def _device_memory() -> Iterator[None]:
         raise MemoryError(f"the device's memory does not suffice for training: {error}") from error
 
 
-def _for_chunks(rows_ND: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-    """Replace rows by `change` of them, chunk by chunk, so that no second copy of all of them is made."""
+def _chunks(rows_ND: Tensor) -> Iterator[slice]:
+    """Slices of the rows for work in place, so that no second copy of all of them is made."""
     step = max(1, _CHUNK_BYTES // (4 * rows_ND.shape[1]))
     for start in range(0, rows_ND.shape[0], step):
-        rows_ND[start : start + step] = change(rows_ND[start : start + step])
+        yield slice(start, start + step)
 
 
 def _mean_square(rows_ND: Tensor) -> Tensor:
     """The mean squared norm of the rows, a float64 scalar on their device."""
-    step = max(1, _CHUNK_BYTES // (4 * rows_ND.shape[1]))
     total = torch.zeros((), dtype=torch.float64, device=rows_ND.device)
-    for start in range(0, rows_ND.shape[0], step):
-        total += rows_ND[start : start + step].square().sum(dtype=torch.float64)
+    for chunk in _chunks(rows_ND):
+        total += rows_ND[chunk].square().sum(dtype=torch.float64)
     return total / rows_ND.shape[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,10 +41,10 @@ def trained(
     return trainer.codebooks, steps
 
 
-def quick_trainer(normalize: bool, balanced: bool) -> LloydTrainer:
-    """Two layers of 32 codes, settled roughly."""
+def quick_trainer(normalize: bool, balanced: bool, beam_width: int = 1, layers: int = 2) -> LloydTrainer:
+    """Layers of 32 codes, settled roughly."""
     return LloydTrainer(
-        n_layers=2,
+        n_layers=layers,
         n_clusters=32,
         normalize_residuals=normalize,
         seed=1,
@@ -51,6 +52,7 @@ def quick_trainer(normalize: bool, balanced: bool) -> LloydTrainer:
         iterations=30,
         tolerance=1e-3,
         balanced=balanced,
+        beam_width=beam_width,
     )
 
 
@@ -247,6 +249,55 @@ def test_balanced_codes_share_the_rows_evenly(normalize: bool, popular):
     share = len(rows_ND) / 32
     assert usage[False].max() > 1.5 * share
     assert usage[True].max() <= 1.2 * share
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_two_choices_worked_by_hand(device: torch.device):
+    """The centroids of layer 0 are 0, 4 and 10; of 1 they leave 1, -3 and -9, so the two best go on."""
+    rows = lloyd._Hypotheses(torch.tensor([[1.0], [9.0]], device=device))
+    layer = lloyd._LayerRun(rows.residuals_HD, 2, generator(), 0, 0.0)
+    layer.centroids_KD = torch.tensor([[0.0], [4.0], [10.0]], device=device)
+    layer.biases_K = torch.zeros(3, device=device)
+    assert rows.choose(layer, 2).tolist() == [1, 0, 1]
+    assert rows.residuals_HD.flatten().tolist() == [1, -3, -1, 5]
+    # Of 1 and -3 the second codes 0 and 3 leave (1, -2) and (-3, -6); of -1 and 5 they leave (-1, -4) and (5, 2).
+    layer.centroids_KD = torch.tensor([[0.0], [3.0]], device=device)
+    layer.biases_K = torch.zeros(2, device=device)
+    rows.choose(layer, 2)
+    assert rows.residuals_HD.flatten().tolist() == [1, -2, -1, 2]
+
+
+def test_choices_weigh_by_the_scale_of_the_row():
+    """Of 3 and 8, left of two rows, the unit vectors are the same; what is left of them is not."""
+    rows = lloyd._Hypotheses(torch.tensor([[3.0, 0.0], [0.0, 8.0]]))
+    rows.normalize()
+    assert rows._scales_H.tolist() == [3, 8]
+    layer = lloyd._LayerRun(rows.residuals_HD, 2, generator(), 0, 0.0)
+    layer.centroids_KD = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    rows.choose(layer, 2)
+    rows.normalize()
+    assert torch.allclose(rows._scales_H, torch.tensor([1.5, 3 * 1.25**0.5, 4.0, 8 * 1.25**0.5]))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_search_does_better_with_codebooks_trained_for_it(normalize: bool, popular):
+    """On rows that they were not trained on; the searching encoder is the same."""
+    _, rows_ND = popular
+    errors = {}
+    for beam_width in (1, 5):
+        trainer = quick_trainer(normalize, balanced=False, beam_width=beam_width, layers=3)
+        list(trainer.train(rows_ND[:2800]))
+        held_out_ND = rows_ND[2800:]
+        codebooks = replace(trainer.codebooks, beam_width=5)
+        codes_NL = Encoder(codebooks, CPU).encode(held_out_ND)
+        residual_ND, scale_N = held_out_ND.astype(np.float64), np.ones(len(held_out_ND))
+        for layer, codes_N in enumerate(codes_NL.T):
+            if normalize:
+                norms_N = np.linalg.norm(residual_ND, axis=1)
+                residual_ND, scale_N = residual_ND / norms_N[:, None], scale_N * norms_N
+            residual_ND = residual_ND - codebooks.centroids_LKD[layer, codes_N]
+        errors[beam_width] = float(((residual_ND * scale_N[:, None]) ** 2).sum(axis=1).mean())
+    assert errors[5] < errors[1]
 
 
 def test_cheap_training_keeps_the_best_of_several_runs(monkeypatch: pytest.MonkeyPatch):
