@@ -173,7 +173,7 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
         from semid_daemon.service import Service
         from semid_daemon.store.writer import Writer
 
-        with Writer(config.database) as writer:
+        with Writer(config.database, notifier.alive) as writer:
             outcome = Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
     if not once:
         return 0

@@ -14,7 +14,8 @@ from sqlite_utils import Database
 
 from semid_daemon.errors import MachineError, StoreError
 from semid_daemon.failpoints import failpoint
-from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION, migrations
+from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION
+from semid_daemon.store.upgrade import Alive, upgrade
 
 _BUSY_TIMEOUT_S = 10.0
 _CHECK_AT_START_S = 1.0
@@ -49,8 +50,8 @@ def store_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def connect_writer(path: Path) -> Database:
-    """Open the database for the one writing connection: WAL, FULL, migrated, checked.
+def connect_writer(path: Path, alive: Alive) -> Database:
+    """Open the database for the one writing connection: WAL, FULL, migrated, checked; see `upgrade` for `alive`.
 
     Raises StoreError when the file is not a semid database, is damaged, or was written by a newer
     semid; MachineError when the machine does not let us.
@@ -71,7 +72,7 @@ def connect_writer(path: Path) -> Database:
             database = Database(connection, execute_plugins=False)
             if version < SCHEMA_VERSION:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                migrations.apply(database)
+                upgrade(connection, path, version, alive)
         except BaseException:
             connection.close()
             raise
@@ -117,9 +118,9 @@ def _check_quickly(connection: sqlite3.Connection, path: Path) -> None:
 class Transactions:
     """The writing connection. Every public method of its subclasses is one transaction, or part of none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alive: Alive = lambda doing: None) -> None:
         self._path = path
-        self._database = connect_writer(path)
+        self._database = connect_writer(path, alive)
         self._connection: sqlite3.Connection = self._database.conn
         self._data_version = self._read_one("PRAGMA data_version")[0]
 

@@ -18,6 +18,7 @@ from semid_daemon.store.health import layer_health
 from semid_daemon.store.learned import Learned, LearnedState, Metric
 from semid_daemon.store.ledger import REJECTED_IN_WORDS, LedgerFile, Tally
 from semid_daemon.store.placement import Integers, OnExisting, Placement, Placements
+from semid_daemon.store.upgrade import Alive
 
 ZERO_VECTOR = "zero vector"
 _HEALTH_GROWTH = 1.01  # of the catalogue, from one remembered state of codebook health to the next
@@ -26,8 +27,8 @@ _HEALTH_GROWTH = 1.01  # of the catalogue, from one remembered state of codebook
 class Rows(LearnedState, Placements):
     """Commits chunks. Counters, bucket sizes and code usage always equal what the rows themselves say."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, alive: Alive = lambda doing: None) -> None:
+        super().__init__(path, alive)
         self._usage_by_generation: dict[int, npt.NDArray[np.int64]] = {}
 
     def forget_cached(self) -> None:
