@@ -121,7 +121,7 @@ def inspect(config_path: Path | None, file: Path, as_json: bool) -> None:
       3  it would be rejected; the reason is on stderr
     """
     from semid_daemon.console import start_logging
-    from semid_daemon.offline import inspect_file
+    from semid_daemon.inspecting import inspect_file
 
     settings = _ingest_settings(config_path)
     progress = start_logging(quiet=True)

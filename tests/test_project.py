@@ -63,6 +63,7 @@ def command(*arguments: str) -> str:
             + command("retry", "--all", "-c", "CATALOGUE/semid.toml"),
             {"numpy", "sqlite_utils"},
         ),
+        ("import semid_daemon.inspecting", set()),
         ("import semid_tui.app, semid_tui.cli", {"numpy", "sqlite_utils"}),
     ],
 )

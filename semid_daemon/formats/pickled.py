@@ -9,7 +9,7 @@ the offset of every tensor is known without loading it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,17 +123,33 @@ class _Machine:
         return taken
 
 
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Something in a checkpoint that is no data of ours: what it was called, and never made."""
+
+    name: str
+
+
 def read_pickle(data: bytes) -> object:
     """The value of a torch.save pickle, its tensors as `Tensor`.
 
     Raises BadFileError for anything but tensors, numbers, text, lists, tuples and dicts, and
     LookupError, ValueError, TypeError, EOFError or struct.error for a damaged pickle.
     """
+    return _carry_out(data, _STEPS)
+
+
+def read_checkpoint_pickle(data: bytes) -> object:
+    """The same for a checkpoint, which holds much else: whatever is not data becomes `Opaque`."""
+    return _carry_out(data, _CHECKPOINT_STEPS)
+
+
+def _carry_out(data: bytes, steps: Mapping[bytes, Callable[[_Machine], None]]) -> object:
     machine = _Machine(data)
     while True:
         code = data[machine.at : machine.at + 1]
         machine.at += 1
-        step = _STEPS.get(code)
+        step = steps.get(code)
         if code == b".":
             return machine.stack.pop()
         if not code:
@@ -307,3 +323,52 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
 def _check_protocol(protocol: int) -> None:
     if protocol != 2:
         raise BadFileError(f"is pickled with protocol {protocol}; save it with torch.save's own protocol, 2")
+
+
+# -- checkpoints: the same instructions, and those that objects need, which make nothing --------------
+
+
+def _any_global(machine: _Machine) -> _Global:
+    return _Global(machine.line(), machine.line())
+
+
+def _call(machine: _Machine) -> None:
+    function, arguments = machine.last(2)
+    if isinstance(function, _Global) and function in _CALLS and isinstance(arguments, tuple):
+        machine.stack.append(_rebuild(function, arguments))
+        return
+    machine.stack.append(Opaque(f"{function.module}.{function.name}" if isinstance(function, _Global) else "object"))
+
+
+def _fill(take: Callable[[_Machine], list[Any]]) -> Callable[[_Machine], None]:
+    """Fill a list or a dict; anything else stays the nothing that it is."""
+
+    def step(machine: _Machine) -> None:
+        values = take(machine)
+        target = machine.stack[-1]
+        if type(target) is list:
+            target.extend(values)
+        elif type(target) is dict:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            target.update((key, value) for key, value in pairs if isinstance(key, Hashable))
+
+    return step
+
+
+def _forget_state(machine: _Machine) -> None:
+    machine.last(1)
+
+
+_CHECKPOINT_STEPS: dict[bytes, Callable[[_Machine], None]] = {
+    **_STEPS,
+    b"c": _put(_any_global),
+    b"R": _call,
+    b"\x81": _call,
+    b"b": _forget_state,
+    b"a": _fill(lambda machine: list(machine.last(1))),
+    b"e": _fill(_Machine.since_mark),
+    b"s": _fill(lambda machine: list(machine.last(2))),
+    b"u": _fill(_Machine.since_mark),
+    b"U": _put(lambda machine: machine.take(machine.number(_BYTE))),
+    b"T": _put(lambda machine: machine.take(machine.number(_INT))),
+}

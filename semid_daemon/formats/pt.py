@@ -43,7 +43,9 @@ _INTEGERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _TorchFile:
+class TorchFile:
+    """A torch.save archive: its records, and where its tensors lie."""
+
     archive: Archive
     root: str
 
@@ -83,7 +85,7 @@ class _TorchFile:
 
 def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     """A 2-D tensor, or a dict of vectors and item IDs."""
-    file = _open(stream)
+    file = open_torch(stream)
     content = read_pickle(file.read("data.pkl"))
     if isinstance(content, Tensor):
         vector_name, tensor, id_name, id_values = None, content, None, None
@@ -100,7 +102,7 @@ def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     else:
         raise BadFileError(f"holds a {type(content).__name__}; save a 2-D tensor, or a dict of tensors and lists")
 
-    vectors = _vectors(file, tensor, what)
+    vectors = vectors_of(file, tensor, what)
     used = [file.member(tensor)]
     ids: IdColumn
     if id_name is None:
@@ -119,12 +121,13 @@ def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     )
 
 
-def _open(stream: BinaryIO) -> _TorchFile:
+def open_torch(stream: BinaryIO) -> TorchFile:
+    """The archive that torch.save writes. Raises BadFileError when it is another."""
     archive = open_archive(stream)
     pickles = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise BadFileError("is a zip archive without torch's data.pkl; save it with torch.save")
-    file = _TorchFile(archive, pickles[0].removesuffix("/data.pkl"))
+    file = TorchFile(archive, pickles[0].removesuffix("/data.pkl"))
     if f"{file.root}/constants.pkl" in archive.members:
         raise BadFileError("is a TorchScript program; save the embeddings with torch.save")
     if f"{file.root}/byteorder" in archive.members and file.read("byteorder") != b"little":
@@ -136,7 +139,8 @@ def _looks_like_vectors(value: object) -> bool:
     return isinstance(value, Tensor) and value.dtype in _FLOATS and len(value.shape) == 2
 
 
-def _vectors(file: _TorchFile, tensor: Tensor, what: str) -> VectorArray:
+def vectors_of(file: TorchFile, tensor: Tensor, what: str) -> VectorArray:
+    """The numbers of a 2-D float tensor. Raises BadFileError for any other."""
     if tensor.dtype not in _FLOATS:
         raise BadFileError(f"{what} is {show(tensor.dtype)}; {FLOATS_WANTED}")
     rows, dim = check_vector_shape(tensor.shape, what)
@@ -160,7 +164,7 @@ def _is_packed(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return True
 
 
-def _id_tensor(file: _TorchFile, tensor: Tensor, rows: int, what: str) -> IdArray:
+def _id_tensor(file: TorchFile, tensor: Tensor, rows: int, what: str) -> IdArray:
     if tensor.dtype not in _INTEGERS:
         raise BadFileError(f"{what} is {show(tensor.dtype)}; {IDS_WANTED} (text: a list of str)")
     if len(tensor.shape) != 1 or not _is_packed(tensor.shape, tensor.stride):

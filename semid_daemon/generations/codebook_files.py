@@ -50,16 +50,22 @@ def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str,
     """Write codebooks under their fingerprint, durably, and return it. `settings` tell how they were trained."""
     name = fingerprint(codebooks)
     directory.mkdir(parents=True, exist_ok=True)
+    write_codebooks(codebook_path(directory, name), codebooks, settings)
+    failpoint("codebooks-renamed")
+    return name
+
+
+def write_codebooks(path: Path, codebooks: Codebooks, settings: Mapping[str, str]) -> None:
+    """Write codebooks to any path, durably and whole or not at all."""
     metadata = {
         **settings,
         "format": _FORMAT,
-        "fingerprint": name,
+        "fingerprint": fingerprint(codebooks),
         "dim": str(codebooks.dim),
         "normalize_residuals": str(codebooks.normalize_residuals).lower(),
         "beam_width": str(codebooks.beam_width),
     }
     content = safetensors.numpy.save(_tensors(codebooks), metadata=metadata)
-    path = codebook_path(directory, name)
     partial = path.with_name(f".{path.name}.tmp")
     with open(partial, "wb") as file:
         file.write(content)
@@ -67,9 +73,7 @@ def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str,
         os.fsync(file.fileno())
     failpoint("codebooks-written")
     os.rename(partial, path)
-    sync_directory(directory)
-    failpoint("codebooks-renamed")
-    return name
+    sync_directory(path.parent)
 
 
 def load_codebooks(directory: Path, name: str) -> Codebooks:
