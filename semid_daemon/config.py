@@ -72,7 +72,7 @@ class Training(_Section, frozen=True):
 class Ingest(_Section, frozen=True):
     """How rows are committed."""
 
-    chunk_rows: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 8192
+    chunk_rows: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 32768
     on_existing: Literal["keep", "replace"] = "keep"
     on_zero: Literal["reject", "encode"] = "reject"
     fairness: Literal["turns", "order"] = "turns"
@@ -270,7 +270,7 @@ grid_batch_rows = 2048   # grid: rows per step
 grid_init_buffer_size = 3072   # grid: rows that k-means++ draws a layer's first centroids from
 
 [ingest]
-chunk_rows = 8192        # rows per transaction
+chunk_rows = 32768       # rows per transaction at most; fewer where their embeddings take more than 64 MB
 on_existing = "keep"     # an item that has an ID: "keep" it for ever, or "replace" it by that of its newest row
 on_zero = "reject"       # vectors of zeros: "reject" the row, or "encode" it like any other; counted either way
 fairness = "turns"       # "turns": small files do not wait for a huge one to end; "order": first come, first served

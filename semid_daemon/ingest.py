@@ -18,13 +18,18 @@ from semid_daemon.failpoints import failpoint
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.in_hand import InHand
 from semid_daemon.learning import Learner
-from semid_daemon.quantizer import Encoder
+from semid_daemon.pipeline import Stages, ahead, mapped
+from semid_daemon.quantizer import Encoder, OnDevice, memory_for
 from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
+from semid_daemon.store.contents import content_hashes, zero_rows
+from semid_daemon.store.placement import Integers
 from semid_daemon.store.rows import ZERO_VECTOR
 from semid_daemon.store.writer import LedgerFile, Metric, Writer
 from semid_daemon.watchdog import Watchdog
 
 _FEWEST_ROWS = 64  # a chunk that needs less than this on the device is not cut further
+_CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
+_PATIENCE_S = 0.2  # without a chunk, before the daemon looks after other things
 
 Tick = Callable[[], None]
 
@@ -164,16 +169,22 @@ def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:
     """The batch by the configured policy for vectors of zeros."""
     if settings.on_zero == "encode":
         return batch
-    keep = np.asarray(batch.embeddings_ND.any(axis=1))
-    zeros = int(keep.size - np.count_nonzero(keep))
-    if not zeros:
+    zeros = zero_rows(batch.embeddings_ND)
+    if not zeros.size:
         return batch
+    keep = np.ones(len(batch.item_ids), bool)
+    keep[zeros] = False
     return dataclasses.replace(
         batch,
         item_ids=[item_id for item_id, kept in zip(batch.item_ids, keep.tolist(), strict=True) if kept],
         embeddings_ND=np.ascontiguousarray(batch.embeddings_ND[keep]),
-        rejected={**batch.rejected, ZERO_VECTOR: zeros},
+        rejected={**batch.rejected, ZERO_VECTOR: zeros.size},
     )
+
+
+def rows_at_once(settings: Ingest, dim: int) -> int:
+    """How many rows make a chunk: as many as configured, unless they take more memory than a chunk may."""
+    return min(settings.chunk_rows, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * max(dim, 1))))
 
 
 def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callable[[int], None], tick: Tick) -> Waiting:
@@ -182,7 +193,7 @@ def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callab
         if source.rows:
             check_dim(source.dim)
         rows = 0
-        for batch in source.batches(settings.chunk_rows):
+        for batch in source.batches(rows_at_once(settings, source.dim)):
             rows += len(usable(batch, settings).item_ids)
             tick()
         opened.check_unchanged()
@@ -194,10 +205,21 @@ def rows_of(waiting: list[Waiting], settings: Ingest, tick: Tick) -> Iterator[Em
     """All usable rows of several files, in order."""
     for each in waiting:
         with open_embeddings(each.file) as (opened, source):
-            for batch in source.batches(settings.chunk_rows):
+            for batch in source.batches(rows_at_once(settings, source.dim)):
                 yield usable(batch, settings)
                 tick()
             opened.check_unchanged()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A chunk on its way: read, with the hashes of its embeddings, then (where that takes a copy) on the device too,
+    then with its codes (N×L)."""
+
+    batch: EmbeddingBatch
+    contents: Integers
+    on_device: OnDevice | None = None
+    codes_NL: CodeArray | None = None
 
 
 def encode_steps(
@@ -210,69 +232,126 @@ def encode_steps(
     settings: Ingest,
     in_hand: InHand,
     watchdog: Watchdog,
+    stages: Stages,
 ) -> Generator[int, None, None]:
     """Encode and commit a file chunk by chunk, from the row where it stopped before, with the generation it began with.
 
-    Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once
-    it is committed. Before each commit it looks whether the file is still the one that was hashed.
+    Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
+    committed, and 0 now and then while one takes long. Before each commit it looks whether the file is still the one
+    that was hashed. Chunks are read and encoded ahead; only their commits, here, touch the database, in order.
     """
     name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
         begun = waiting.ledger.generation or generation
-        dim = encoder(begun).codebooks.dim
-        if source.rows and source.dim != dim:
-            raise wrong_dimension(source.dim, dim, f"generation {begun}")
+        encode = encoder(begun)
+        if source.rows and source.dim != encode.codebooks.dim:
+            raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
+        chunk_rows = rows_at_once(settings, source.dim)
         ledger = writer.begin_loading(
-            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=settings.chunk_rows
+            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=chunk_rows
         )
-        row = ledger.rows_done
-        yield row
+        yield ledger.rows_done
         if ledger.status != "loading":
             return
         is_new = not writer.was_trained_on(begun, ledger.id)
         started = time.monotonic()
-        for read in source.batches(ledger.chunk_rows or settings.chunk_rows, row):
-            batch = usable(read, settings)
-            with watchdog.watch(f"{name}: encoding rows from {row:,}"):
-                codes_NL = encode_rows(encoder(begun), batch.embeddings_ND)
-            placement = writer.place(
-                begun,
-                ledger.id,
-                batch,
-                codes_NL,
-                on_existing=settings.on_existing,
-                ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
-            )
-            learned = None
-            if is_new:
-                with watchdog.watch(f"{name}: learning from rows from {row:,}"), device_errors():
-                    learned = learner.learn(begun, batch, codes_NL, placement)
-            opened.check_unchanged()
-            elapsed_s = time.monotonic() - started
-            writer.commit_chunk(
-                ledger,
-                batch,
-                codes_NL,
-                [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9))],
-                placement=placement,
-                learned=learned and learned[0],
-            )
-            learner.adopt(learned)
-            row = batch.first_row + batch.rows_read
-            in_hand.take(name, signature, row)
-            rows = batch.rows_read
-            del read, batch, codes_NL, placement, learned  # a file may be laid aside here for others
-            yield rows
-            started = time.monotonic()
+        with contextlib.closing(_encoded(source, ledger, encode, settings, watchdog, stages, name)) as chunks:
+            for chunk in chunks:
+                if chunk is None:
+                    yield 0
+                    continue
+                batch, codes_NL = chunk.batch, chunk.codes_NL
+                assert codes_NL is not None
+                with stages.timed("commit"):
+                    placement = writer.place(
+                        begun,
+                        ledger.id,
+                        batch,
+                        codes_NL,
+                        on_existing=settings.on_existing,
+                        ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
+                        contents=chunk.contents,
+                    )
+                learned = None
+                if is_new:
+                    what = f"{name}: learning from rows from {batch.first_row:,}"
+                    with stages.timed("learn"), watchdog.watch(what), device_errors():
+                        learned = learner.learn(begun, batch, codes_NL, placement)
+                opened.check_unchanged()
+                elapsed_s = time.monotonic() - started
+                with stages.timed("commit"):
+                    writer.commit_chunk(
+                        ledger,
+                        batch,
+                        codes_NL,
+                        [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
+                        placement=placement,
+                        learned=learned and learned[0],
+                    )
+                learner.adopt(learned)
+                rows = batch.rows_read
+                in_hand.take(name, signature, batch.first_row + rows)
+                del chunk, batch, codes_NL, placement, learned  # a file may be laid aside here for others
+                yield rows
+                started = time.monotonic()
 
 
-def encode_rows(encoder: Encoder, embeddings_ND: FloatArray) -> CodeArray:
+def _encoded(
+    source: EmbeddingSource,
+    ledger: LedgerFile,
+    encoder: Encoder,
+    settings: Ingest,
+    watchdog: Watchdog,
+    stages: Stages,
+    name: str,
+) -> Generator[Encoded | None, None, None]:
+    """The chunks still to be committed: one being read while one is copied to the device, while one is encoded."""
+
+    def read() -> Iterator[Encoded]:
+        batches = source.batches(
+            ledger.chunk_rows or settings.chunk_rows, ledger.rows_done, empty=memory_for(encoder.device)
+        )
+        while True:
+            with stages.timed("read"):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch = usable(batch, settings)
+                chunk = Encoded(batch, content_hashes(batch.embeddings_ND))
+            yield chunk
+
+    def copy(chunk: Encoded) -> Encoded:
+        with stages.timed("copy"), watchdog.watch(f"{name}: copying rows from {chunk.batch.first_row:,}"):
+            return dataclasses.replace(chunk, on_device=copied(encoder, chunk.batch.embeddings_ND))
+
+    def encode(chunk: Encoded) -> Encoded:
+        with stages.timed("encode"), watchdog.watch(f"{name}: encoding rows from {chunk.batch.first_row:,}"):
+            codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
+            return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
+
+    chunks = ahead(read(), "read")
+    if encoder.device.type != "cpu":
+        chunks = ahead(mapped(copy, chunks), "copy")
+    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S)
+
+
+def copied(encoder: Encoder, embeddings_ND: FloatArray) -> OnDevice | None:
+    """Rows on the device; None where it has not memory enough for all at once. Raises DeviceError when it fails."""
+    try:
+        with device_errors():
+            return encoder.copy(embeddings_ND)
+    except MachineError:
+        return None
+
+
+def encode_rows(encoder: Encoder, embeddings_ND: FloatArray, on_device: OnDevice | None = None) -> CodeArray:
     """Codes (N×L), in halves where the device has not memory enough for all at once.
 
-    Raises MachineError when even few rows do not fit, DeviceError when the device fails otherwise.
+    `on_device` are the same rows, where they were copied there already. Raises MachineError when even few rows do
+    not fit, DeviceError when the device fails otherwise.
     """
     try:
-        return encoder.encode(embeddings_ND)
+        return encoder.encode(embeddings_ND) if on_device is None else encoder.encode_copied(on_device)
     except (MemoryError, RuntimeError) as error:
         # torch's own kind is told by its name: torch stays in its room.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":

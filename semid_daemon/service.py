@@ -29,6 +29,7 @@ from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
 from semid_daemon.learning import Learner
 from semid_daemon.notify import Notifier
+from semid_daemon.pipeline import Stages
 from semid_daemon.prometheus import MetricsFile
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
 from semid_daemon.state import Lock
@@ -94,10 +95,12 @@ class Service:
             writer,
             {"retry": self._retry, "rescan": self._rescan, "pause": self._pause, "resume": self._resume},
         )
+        writer.limit_wal(config.ingest.max_wal_mb << 20)
         self._paused_at = writer.paused_at()
         self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
         self._progress = progress = StepsTold(progress, self._throughput)
         self._turns = Turns(config.ingest.fairness)
+        self._stages = Stages(now)
         self._in_hand = InHand(config.in_hand)
         self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._in_hand.release)
         self._intake = Intake(
@@ -111,7 +114,7 @@ class Service:
             now=now,
         )
         gpu = (self._device.index or 0) if self._device.type == "cuda" else None
-        self._journal.gauges += [self._throughput.gauges, Host(config.state_dir, gpu).gauges]
+        self._journal.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
         self._gathering = Gathering(
             config,
             writer,
@@ -354,6 +357,7 @@ class Service:
             settings=self._config.ingest,
             in_hand=self._in_hand,
             watchdog=self._watchdog,
+            stages=self._stages,
         )
         done_before = self._writer.file(file_id).rows_done
         with self._throughput.turn(), self._progress.task(file.name, waiting.ledger.rows or 0) as advance:

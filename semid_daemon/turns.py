@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 from typing import Literal
 
-MOST_OPEN = 4
+MOST_OPEN = 2  # each holds a few chunks that were read ahead
 
 Job = Generator[int, None, None]
 

@@ -34,26 +34,25 @@ class Watchdog:
         self._limit_s = limit_s
         self._end = end
         self._before_end = before_end
-        self._deadline: float | None = None
-        self._what = ""
+        self._watched: dict[object, tuple[float, str]] = {}  # deadline and what, by call: there may be several at once
         if limit_s:
             threading.Thread(target=self._run, name="semid-watchdog", daemon=True).start()
 
     @contextlib.contextmanager
     def watch(self, what: str) -> Iterator[None]:
-        self._what = what
-        self._deadline = time.monotonic() + self._limit_s
+        call = object()
+        self._watched[call] = time.monotonic() + self._limit_s, what
         try:
             yield
         finally:
-            self._deadline = None
+            del self._watched[call]
 
     def _run(self) -> None:
         while True:
             time.sleep(min(1.0, self._limit_s / 4))
-            deadline = self._deadline
-            if deadline is not None and time.monotonic() > deadline:
-                _log.error("%s: no end after %g s; the daemon ends, start it again", self._what, self._limit_s)
+            deadline, what = min(self._watched.copy().values(), default=(float("inf"), ""))
+            if time.monotonic() > deadline:
+                _log.error("%s: no end after %g s; the daemon ends, start it again", what, self._limit_s)
                 with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed
                     faulthandler.dump_traceback(sys.stderr)
                 with contextlib.suppress(OSError, SemidError):

@@ -16,6 +16,7 @@ from semid_daemon.formats.fields import check_dim, pick_ids, pick_vectors
 from semid_daemon.formats.item_ids import IDS_WANTED, IdBlock, IdColumn, checked, listed_ids, texts_from_bytes
 from semid_daemon.formats.rows import chunk_bounds, make_batch
 from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.source import Empty, empty_rows
 from semid_daemon.records import EmbeddingBatch, FloatArray
 
 # pyarrow publishes no types.
@@ -179,12 +180,12 @@ class ColumnSource:
     def vector_name(self) -> str | None:
         return self.columns.vector_name
 
-    def batches(self, chunk_rows: int, start_row: int = 0) -> Iterator[EmbeddingBatch]:
+    def batches(self, chunk_rows: int, start_row: int = 0, empty: Empty = empty_rows) -> Iterator[EmbeddingBatch]:
         pieces = self.pieces(start_row, chunk_rows)
         vectors: Array = None
         ids: Array | None = None
         for first, count in chunk_bounds(self.rows, chunk_rows, start_row):
-            values_ND = np.empty((count, self.dim), np.float32)
+            values_ND = empty(count, self.dim)
             faults: dict[int, str] = {}
             texts: list[str] = []
             id_faults: dict[int, str] = {}

@@ -12,7 +12,14 @@ from semid_daemon.formats.faults import content_errors
 from semid_daemon.formats.item_ids import IdColumn
 from semid_daemon.formats.rows import chunk_bounds, make_batch
 from semid_daemon.formats.vectors import VectorArray
-from semid_daemon.records import EmbeddingBatch
+from semid_daemon.records import EmbeddingBatch, FloatArray
+
+Empty = Callable[[int, int], FloatArray]
+
+
+def empty_rows(rows: int, dim: int) -> FloatArray:
+    """Ordinary memory."""
+    return np.empty((rows, dim), np.float32)
 
 
 class EmbeddingSource(Protocol):
@@ -37,9 +44,10 @@ class EmbeddingSource(Protocol):
     @property
     def id_name(self) -> str | None: ...
 
-    def batches(self, chunk_rows: int, start_row: int = 0) -> Iterator[EmbeddingBatch]:
+    def batches(self, chunk_rows: int, start_row: int = 0, empty: Empty = empty_rows) -> Iterator[EmbeddingBatch]:
         """Every row from `start_row` on; each batch ends at a multiple of `chunk_rows` or at the last row.
 
+        `empty` gives the memory (N×D float32, C order) that a batch is read into.
         Raises BadFileError where the content is damaged, IncompleteFileError where the file shrank,
         OSError where the machine cannot read it.
         """
@@ -76,12 +84,12 @@ class ArraySource:
     def dtype(self) -> str:
         return self.vectors.stored.name
 
-    def batches(self, chunk_rows: int, start_row: int = 0) -> Iterator[EmbeddingBatch]:
+    def batches(self, chunk_rows: int, start_row: int = 0, empty: Empty = empty_rows) -> Iterator[EmbeddingBatch]:
         if self.verify is not None:
             with content_errors(self.format):
                 self.verify()
         for first, count in chunk_bounds(self.rows, chunk_rows, start_row):
-            values_ND = np.empty((count, self.dim), np.float32)
+            values_ND = empty(count, self.dim)
             with content_errors(self.format):
                 self.vectors.read_into(first, values_ND)
                 ids = self.ids.read(first, count)

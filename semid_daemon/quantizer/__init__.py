@@ -1,9 +1,11 @@
 """Residual k-means: the only room with torch."""
 
-from torch import device as Device  # noqa: N812 - rooms that only pass a device on name it without importing torch
+# Rooms that only pass a device or a tensor on name them without importing torch.
+from torch import Tensor as OnDevice
+from torch import device as Device  # noqa: N812
 
 from semid_daemon.quantizer.continual import CandidateState, ContinualTrainer
-from semid_daemon.quantizer.device import describe_device, resolve_device
+from semid_daemon.quantizer.device import describe_device, memory_for, resolve_device
 from semid_daemon.quantizer.distance import SquaredEuclideanDistance
 from semid_daemon.quantizer.encoding import Encoder
 from semid_daemon.quantizer.grid_schedule import GridTrainer
@@ -25,10 +27,12 @@ __all__ = [
     "LloydTrainer",
     "MiniBatchKMeans",
     "NextBest",
+    "OnDevice",
     "ResidualQuantization",
     "SquaredEuclideanDistance",
     "WeightedSquaredError",
     "describe_device",
+    "memory_for",
     "quantization_errors",
     "resolve_device",
     "train",

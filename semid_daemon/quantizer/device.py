@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 
+import numpy as np
 import torch
 
 from semid_daemon.errors import ConfigError
+from semid_daemon.records import FloatArray
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,6 +40,13 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def memory_for(device: torch.device) -> Callable[[int, int], FloatArray]:
+    """What makes arrays (N×D float32, not set) whose rows go to the device: for CUDA in pinned memory."""
+    if device.type != "cuda":
+        return lambda rows, dim: np.empty((rows, dim), np.float32)
+    return lambda rows, dim: torch.empty((rows, dim), pin_memory=True).numpy()
 
 
 @cache

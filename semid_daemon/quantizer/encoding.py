@@ -77,6 +77,9 @@ class Encoder:
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
         self._tables = _inner_products(self._centroids64_LKD) if self._one_pass else {}
         self._fused = _Fused(self) if self._one_pass and device.type == "cuda" and has_triton() else None
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def encode(self, embeddings_ND: FloatArray) -> CodeArray:
         """Codes (N×L int32) of embeddings (N×D float32, finite). Raises ValueError for another dimension."""
@@ -86,6 +89,24 @@ class Encoder:
             for chunk_ND in torch.split(rows_ND, _MOST_ROWS[self.device.type])
         ]
         return torch.cat(chunks).numpy()
+
+    def copy(self, embeddings_ND: FloatArray) -> Tensor:
+        """Embeddings (N×D float32) on the device, for `encode_copied`; from another thread than that they overlap.
+
+        On CUDA they go by a stream of their own, at full speed from pinned memory.
+        """
+        rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND))
+        if self._copies is None:
+            return rows_ND.to(self.device)
+        with torch.cuda.stream(self._copies):
+            copied_ND = rows_ND.to(self.device, non_blocking=True)
+        self._copies.synchronize()
+        return copied_ND
+
+    def encode_copied(self, rows_ND: Tensor) -> CodeArray:
+        """Codes (N×L int32) of rows that `copy` gave, which must live until this returns."""
+        chunks = torch.split(rows_ND, _MOST_ROWS[self.device.type])
+        return torch.cat([self.encode_tensor(chunk_ND).cpu() for chunk_ND in chunks]).numpy()
 
     def encode_tensor(self, rows_ND: Tensor) -> Tensor:
         """Codes (N×L int32) of rows (N×D float32, finite) on the encoder's device, where they stay.

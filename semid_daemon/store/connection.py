@@ -20,7 +20,7 @@ from semid_daemon.store.upgrade import Alive, upgrade
 _BUSY_TIMEOUT_S = 10.0
 _CHECK_AT_START_S = 1.0
 _WAL_KEPT_BYTES = 64 << 20  # what is left of the write-ahead log's file once it has been checkpointed
-_WAL_BYTES = 256 << 20  # how far it grows before a checkpoint: pages that many chunks change are moved once
+_WAL_BYTES = 256 << 20  # how far it grows before it is checkpointed: pages that many chunks change are moved once
 _CACHE_BYTES = 256 << 20  # of pages; taken as they are read
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _MACHINE = {
@@ -67,8 +67,6 @@ def connect_writer(path: Path, alive: Alive) -> Database:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             connection.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
-            page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_BYTES // page_bytes}")
             database = Database(connection, execute_plugins=False)
             if version < SCHEMA_VERSION:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -177,6 +175,11 @@ class Transactions:
         """Whether another connection has written to the database since this was last asked."""
         before, self._data_version = self._data_version, self._read_one("PRAGMA data_version")[0]
         return bool(before != self._data_version)
+
+    def limit_wal(self, most_bytes: int) -> None:
+        """Have the write-ahead log checkpointed well before it comes to a size."""
+        (page_bytes,) = self._read_one("PRAGMA page_size")
+        self._read(f"PRAGMA wal_autocheckpoint = {min(_WAL_BYTES, most_bytes // 4) // page_bytes}")
 
     def wal_bytes(self) -> int:
         """The size of the write-ahead log, which grows while some reader holds an old snapshot."""

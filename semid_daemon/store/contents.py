@@ -40,6 +40,14 @@ def content_hashes(embeddings_ND: FloatArray) -> npt.NDArray[np.int64]:
     return hashes_N.view(np.int64) >> _UNUSED_BITS
 
 
+def zero_rows(embeddings_ND: FloatArray) -> npt.NDArray[np.intp]:
+    """Numbers of the rows that hold nothing but zeros."""
+    if not embeddings_ND.size:
+        return np.empty(0, np.intp)
+    candidates = np.flatnonzero(embeddings_ND[:, 0] == 0)  # one value tells of most rows that they are none
+    return candidates[~embeddings_ND[candidates].any(axis=1)]
+
+
 def _multipliers(count: int) -> npt.NDArray[np.uint64]:
     """Odd constants, the same for ever: the first numbers of SplitMix64 (Steele, Lea and Flood, 2014)."""
     mixed = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN

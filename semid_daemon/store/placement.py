@@ -124,17 +124,18 @@ class Placements(Transactions):
         *,
         on_existing: OnExisting = "keep",
         ranked: Ranked | None = None,
+        contents: Integers | None = None,
     ) -> Placement:
         """Decide where a file's rows go in a generation, by its collision policy. `codes_NL` are their nearest codes.
 
         "suffix" and "shared": to the bucket of their nearest codes. "next-best": while that is full, to the nearest
         last code with room, by `ranked(position)`, which gives all last codes (K) in order of their distance to a
-        row; where all are full, to their nearest after all.
+        row; where all are full, to their nearest after all. `contents` are the hashes of the embeddings, where they
+        are known already.
         """
         known = self._known_items(generation, batch.item_ids)
-        return self._placed(
-            generation, batch, codes_NL, known, plan_rows(batch.item_ids, known, file_id, on_existing), ranked
-        )
+        plan = plan_rows(batch.item_ids, known, file_id, on_existing)
+        return self._placed(generation, batch, codes_NL, known, plan, ranked, contents)
 
     def place_again(
         self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, ranked: Ranked | None = None

@@ -14,6 +14,7 @@ from semid_daemon.failpoints import failpoint
 from semid_daemon.records import CodeArray, EmbeddingBatch
 from semid_daemon.store.bulk import insert_rows, select_rows
 from semid_daemon.store.clock import utc_now
+from semid_daemon.store.contents import zero_rows
 from semid_daemon.store.health import layer_health
 from semid_daemon.store.learned import Learned, LearnedState, Metric
 from semid_daemon.store.ledger import REJECTED_IN_WORDS, LedgerFile, Tally
@@ -58,7 +59,7 @@ class Rows(LearnedState, Placements):
         if generation is None or file.rows is None:
             raise StoreError(f"file {file.id}: chunk committed before begin_loading")
         now = utc_now()
-        zero = int((~batch.embeddings_ND.any(axis=1)).sum()) + batch.rejected.get(ZERO_VECTOR, 0)
+        zero = len(zero_rows(batch.embeddings_ND)) + batch.rejected.get(ZERO_VECTOR, 0)
         with self._transaction() as connection:
             if placement is None:
                 placement = self.place(generation, file.id, batch, codes_NL, on_existing=on_existing)
