@@ -90,7 +90,7 @@ class MonitorApp(App[None]):
         Binding("s", "screenshot", "Screenshot", show=False),
         Binding("tab", "app.focus_next", "Next part", show=False),
         Binding("shift+tab", "app.focus_previous", "Previous part", show=False),
-        Binding("colon", "command_palette", "Palette", show=False, key_display=":"),
+        Binding("colon,ctrl+p", "command_palette", "Palette", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
@@ -115,6 +115,11 @@ class MonitorApp(App[None]):
         self.palette: dict[str, Style] = {}
         self._poller = Poller(config.database, self._post, refresh_s)
         self._panes: dict[int, Pane] = {}
+        # Held, not looked for: while a dialog is open, another screen is searched.
+        self._status, self._tabs = StatusLine(id="status"), TabLine(id="tabs")
+        self._shelf, self._note = Container(id="panes"), LostNote(id="lost")
+        self._command = CommandLine(id="command")
+        self._note.display = self._command.display = False
         # Textual's own filter for NO_COLOR makes greys, which are colours still.
         self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
         self.register_theme(DARK)
@@ -124,11 +129,11 @@ class MonitorApp(App[None]):
     # -- set up ----------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        yield StatusLine(id="status")
-        yield TabLine(id="tabs")
-        yield Container(id="panes")
-        yield LostNote(id="lost")
-        yield CommandLine(id="command")
+        yield self._status
+        yield self._tabs
+        yield self._shelf
+        yield self._note
+        yield self._command
         yield KeyBar(id="keys")
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -137,8 +142,6 @@ class MonitorApp(App[None]):
     def on_mount(self) -> None:
         self._repaint_palette()
         self.theme_changed_signal.subscribe(self, lambda _: self._repaint_palette())
-        self.query_one("#lost").display = False
-        self.query_one("#command").display = False
         self.set_interval(1.0, self._tick)
         self._poller.start()
 
@@ -174,6 +177,8 @@ class MonitorApp(App[None]):
         self._poller.want(feeds, again)
 
     def on_posted(self, message: Posted) -> None:
+        if not self._status.is_attached:
+            return  # on the way out
         match message.what:
             case Beat(pulse):
                 self._take_pulse(pulse)
@@ -195,21 +200,20 @@ class MonitorApp(App[None]):
         generation = self.pulse.active.generation if self.pulse and self.pulse.active else None
         self.pulse, self.lost = pulse, None
         if first:
-            self.query_one("#lost").display = False
-            self.query_one("#panes").display = True
+            self._note.display = False
+            self._shelf.display = True
         if self.pane is not None:
             self.pane.take_pulse(pulse)
             if first or (pulse.active and pulse.active.generation != generation):
                 self.want()
-        self.query_one(StatusLine).redraw()
+        self._status.redraw()
 
     def _lose(self, why: UnavailableError) -> None:
         self.lost = why
-        note = self.query_one(LostNote)
-        note.tell(why)
-        self.query_one("#panes").display = False
-        note.display = True
-        self.query_one(StatusLine).redraw()
+        self._note.tell(why)
+        self._shelf.display = False
+        self._note.display = True
+        self._status.redraw()
 
     def _follow(self, commands: Any) -> None:
         for sent in self.gateway.follow(commands):
@@ -221,13 +225,13 @@ class MonitorApp(App[None]):
                     severity="information" if sent.state == "done" else "error",
                     markup=False,
                 )
-        self.query_one(CommandLine).update()
+        self._command.update()
         self.want()
 
     def _tick(self) -> None:
         """Ages go on though nothing changes."""
-        self.query_one(StatusLine).redraw()
-        self.query_one(CommandLine).update()
+        self._status.redraw()
+        self._command.update()
         if self.pulse is not None and liveness(self.pulse) != "live" and self.pane is not None:
             self.pane.take_pulse(self.pulse)
 
@@ -237,7 +241,7 @@ class MonitorApp(App[None]):
         name, kind = PANES[number - 1]
         if number not in self._panes:
             self._panes[number] = kind(id=name)
-            await self.query_one("#panes").mount(self._panes[number])
+            await self._shelf.mount(self._panes[number])
         for each, pane in self._panes.items():
             pane.display = each == number
         self.shown = number
@@ -249,7 +253,7 @@ class MonitorApp(App[None]):
         if self.pulse is not None:
             pane.take_pulse(self.pulse)
         self.want(again=True)
-        self.query_one(TabLine).redraw()
+        self._tabs.redraw()
         self.call_after_refresh(pane.redraw)
 
     async def action_find(self) -> None:
@@ -270,7 +274,7 @@ class MonitorApp(App[None]):
     def action_freeze(self) -> None:
         self.mode = replace(self.mode, frozen=not self.mode.frozen)
         self._poller.freeze(self.mode.frozen)
-        self.query_one(StatusLine).redraw()
+        self._status.redraw()
 
     def action_refresh_by(self, by: int) -> None:
         now = min(range(len(_REFRESHES)), key=lambda each: abs(_REFRESHES[each] - self._poller.refresh_s))
@@ -388,7 +392,7 @@ class MonitorApp(App[None]):
         except SemidError as error:
             self.notify(clean(str(error)), severity="error", markup=False)
             return
-        self.query_one(CommandLine).update()
+        self._command.update()
         self.want()
 
     def action_pause(self) -> None:

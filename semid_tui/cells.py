@@ -117,21 +117,27 @@ class CellWidget(Widget, inherit_bindings=False):
         """What there is to draw."""
         return ()
 
-    def redraw(self) -> None:
-        """Draw anew, and repaint the cells that changed."""
+    def _draw(self) -> bool:
+        """Draw anew; whether the size is another than the last time."""
         width, height = self.size
-        if not width or not height:
-            return
         cells = [cells_of(each, width) for each in list(self.lines(width, height))[:height]]
         cells += [cells_of((), width) for _ in range(height - len(cells))]
-        before, self._cells = self._cells, cells
-        if self._drawn_size != (width, height):
-            self._drawn_size = (width, height)
+        self._cells = cells
+        resized = self._drawn_size != (width, height)
+        self._drawn_size = (width, height)
+        return resized
+
+    def redraw(self) -> None:
+        """Draw anew, and repaint the cells that changed."""
+        if not self.size.area:
+            return
+        before = self._cells
+        if self._draw():
             self.refresh()
             return
         regions = [
             Region(start, y, end - start, 1)
-            for y, (old, new) in enumerate(zip(before, cells, strict=True))
+            for y, (old, new) in enumerate(zip(before, self._cells, strict=True))
             if old != new
             for start, end in changed_spans(old, new)
         ]
@@ -146,6 +152,8 @@ class CellWidget(Widget, inherit_bindings=False):
         self.app.theme_changed_signal.subscribe(self, lambda _: self.refresh())
 
     def render_line(self, y: int) -> Strip:
+        if self._drawn_size != self.size:
+            self._draw()  # no event of the new size has come yet
         if y >= len(self._cells):
             return Strip.blank(self.size.width)
         palette = self.monitor.palette

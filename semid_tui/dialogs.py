@@ -51,15 +51,19 @@ class ChoiceScreen(ModalScreen[int | None]):
         self._choices.styles.height = len(self._choices.answers) + 4
         self._choices.focus()
 
+    def _answer(self, number: int | None) -> None:
+        if self.is_current:  # a second key may come before the first has closed it
+            self.dismiss(number)
+
     def action_dismiss_none(self) -> None:
-        self.dismiss(None)
+        self._answer(None)
 
     def action_choose(self) -> None:
-        self.dismiss(self._choices.at)
+        self._answer(self._choices.at)
 
     def action_pick(self, number: int) -> None:
         if number <= len(self._choices.answers):
-            self.dismiss(number - 1)
+            self._answer(number - 1)
 
     def action_move(self, by: int) -> None:
         self._choices.at = (self._choices.at + by) % len(self._choices.answers)
@@ -87,7 +91,7 @@ class HelpScreen(ModalScreen[None]):
     """What every key does, here and everywhere."""
 
     BINDINGS = [
-        Binding("escape,q,question_mark,enter", "app.pop_screen", "Close"),
+        Binding("escape,q,question_mark,enter", "close", "Close"),
         Binding("up,k", "scroll(-1)", "Up"),
         Binding("down,j,space", "scroll(1)", "Down"),
         Binding("pageup", "scroll(-10)", show=False),
@@ -104,6 +108,10 @@ class HelpScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self._text.focus()
+
+    def action_close(self) -> None:
+        if self.is_current:  # a second key may come before the first has closed it
+            self.dismiss(None)
 
     def action_scroll(self, by: int) -> None:
         self._text.top += by

@@ -293,6 +293,7 @@ class Watch(Genealogy):
     def pulse(self) -> Pulse:
         """Cheap whatever the size of the catalogue."""
         with self.snapshot():
+            self._check_version()  # a newer daemon may have migrated it
             (daemon,) = self._rows(f"SELECT {', '.join(_DAEMON)} FROM daemon")
             active = self._rows(
                 "SELECT generation, fingerprint, layers, codebook_size, dim, items, distinct_ids, singletons,"

@@ -375,20 +375,25 @@ class OverviewPane(Pane):
         return {"loss": LossFeed(), "usage": UsageFeed(), "trouble": TroubleFeed(), "events": EventsFeed()}
 
     def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """One column or two, and the heights that go with the size."""
         width, height = self.size
+        if not width or not height:
+            return
         self.is_wide = width >= 110 and height >= 28
         self.set_class(self.is_wide, "wide")
         self.set_class(height < 20, "low")
-        self._fit_codes()
-
-    def _fit_codes(self) -> None:
         layers = len(self.pulse.health) if self.pulse else 3
-        self.query_one("#overview-codes").styles.height = min(
-            1 + max(layers, 1) * (2 if self.is_wide else 1), max(4, self.size.height // 3)
-        )
+        codes = 1 + max(layers, 1) * (2 if self.is_wide else 1)
+        self.query_one("#overview-codes").styles.height = min(codes, max(4, height // 3))
+
+    def redraw(self) -> None:
+        self._arrange()
+        super().redraw()
 
     def take_pulse(self, pulse: Pulse) -> None:
-        self._fit_codes()
         self.redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

@@ -1,0 +1,179 @@
+"""What changes the daemon: asked first, sent by one gateway, followed to its answer; absent in read-only mode."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from semid_daemon.commands import CommandDesk
+from semid_daemon.config import Config
+from semid_daemon.store.writer import Writer
+from semid_tui.dialogs import ChoiceScreen
+from semid_tui.gateway import Gateway, ReadOnlyError
+from tui.recorded import Looking, look
+
+
+def requests(config: Config) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(config.commands_dir.glob("[!.]*.json"))]
+
+
+def answer_all(config: Config) -> None:
+    """What the daemon does with commands."""
+    with Writer(config.database) as writer:
+        handlers = {"retry": lambda arguments: "1 file is tried again", "pause": lambda arguments: "paused"}
+        CommandDesk(config.commands_dir, writer, handlers).serve()
+
+
+def test_retry_one_filtered_all(recorded: Config):
+    async def script(see: Looking) -> None:
+        await see.press("4", *["right_square_bracket"] * 4)
+        await see.sees("2 shown")
+        await see.press("down", "R")
+        await see.sees("Try again?", "1 retry broken.npz", "2 retry the 2 filtered files", "3 retry all deferred")
+        await see.press("escape")
+        await see.until(lambda: "Try again?" not in see.text)
+        assert requests(recorded) == []
+        await see.press("R", "enter")
+        await see.until(lambda: requests(recorded))
+        assert [(each["command"], each["arguments"]) for each in requests(recorded)] == [
+            ("retry", {"files": ["broken.npz"]})
+        ]
+        await see.sees("retry broken.npz · queued")
+        answer_all(recorded)
+        await see.sees("queued → accepted → done after", ": 1 file is tried again")
+        await see.press("R", "2")
+        await see.until(lambda: requests(recorded))
+        (sent,) = requests(recorded)
+        assert len(sent["arguments"]["files"]) == 2
+        await see.press("8")
+        await see.sees("retry the 2 filtered files queued")
+        answer_all(recorded)
+        await see.sees('retry {"files": ["', "done")
+
+    look(recorded, script)
+
+
+def test_pause_and_one_that_fails(recorded: Config):
+    async def script(see: Looking) -> None:
+        await see.press("P")
+        await see.sees("Pause the daemon after the chunk or step in hand?")
+        await see.press("y")
+        await see.until(lambda: requests(recorded))
+        answer_all(recorded)
+        await see.sees("pause · queued → accepted → done after", ": paused")
+        with Writer(recorded.database) as writer:
+            writer.set_paused(True)
+            writer.heartbeat("paused", "since now")
+        await see.sees("PAUSED")
+        await see.press("P")
+        await see.sees("Resume the daemon's work?")
+        await see.press("enter")
+        await see.until(lambda: requests(recorded))
+        answer_all(recorded)
+        await see.sees("failed after", "no such command")
+
+    look(recorded, script)
+
+
+def test_train_promote_roll_back_name_their_object(recorded: Config):
+    async def script(see: Looking) -> None:
+        await see.press("7")
+        await see.sees("fingerprint")
+        await see.press("T")
+        await see.sees("Prepare the next generation", "3 train anew on the whole catalogue")
+        await see.press("3")
+        await see.until(lambda: requests(recorded))
+        await see.press("B")
+        await see.sees("Go back to generation 1?")
+        await see.press("enter")
+        await see.until(lambda: len(requests(recorded)) == 2)
+        await see.press("A")
+        await see.sees("no generation is ready")
+        assert [(each["command"], each["arguments"]) for each in requests(recorded)] == [
+            ("train", {"from": "anew"}),
+            ("rollback", {"generation": 1}),
+        ]
+
+    look(recorded, script)
+
+
+def test_a_directory_that_may_not_be_written_to_is_told(recorded: Config):
+    recorded.commands_dir.rmdir()
+
+    async def script(see: Looking) -> None:
+        await see.press("S", "enter")
+        await see.sees("a command cannot be put there")
+
+    look(recorded, script)
+
+
+def state_of(config: Config) -> str:
+    """The database's content, and what lies beside it."""
+    with Writer(config.database) as writer:
+        dump = "\n".join(writer._connection.iterdump())
+    names = sorted(str(path.relative_to(config.root)) for path in (config.root / "state" / "commands").rglob("*"))
+    return hashlib.sha256("\n".join([dump, *names]).encode()).hexdigest()
+
+
+KEYS = [
+    *"abcdefghijklmnoprstuvwxyz",  # all but q
+    *"ABCDEFGHIJKLMNOPRSTUVWXYZ",
+    *"0123456789",
+    *["slash", "plus", "minus", "question_mark", "left_square_bracket", "right_square_bracket", "less_than_sign"],
+    *["greater_than_sign", "space", "enter", "tab", "shift+tab", "up", "down", "left", "right", "home", "end"],
+    *["pageup", "pagedown", "delete", "backspace", "colon", "ctrl+p", "f1", "f5"],
+]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
+    recorded: Config, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Keys that could ask something are followed by enter, which would say yes."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = state_of(recorded)
+
+    async def script(see: Looking) -> None:
+        app = see.app
+        monkeypatch.setattr(app, "exit", lambda *_: None)
+        await see.sees("codebooks g2")
+
+        async def strike(key: str) -> None:
+            app.simulate_key(key)
+            await asyncio.sleep(0.004)
+            assert not isinstance(app.screen, ChoiceScreen), key
+
+        async def leave_dialogs() -> None:
+            await see.until(lambda: app.screen.is_mounted)
+            while len(app.screen_stack) > 1:
+                await see.press("escape")
+
+        for key in KEYS:
+            await leave_dialogs()
+            if app.shown != number or isinstance(app.focused, Input):
+                await app.action_show(number)
+                await strike("escape")
+            await strike(key)
+            if not key.islower() or len(key) > 1:
+                await strike("enter")
+        await leave_dialogs()
+        for action in ("pause", "retry", "rescan", "train"):  # called by name, past the keys
+            await app.run_action(action)
+            await see.pilot.pause()
+            assert not isinstance(app.screen, ChoiceScreen)
+        assert app.gateway.sent == ()
+
+    look(recorded, script, readonly=True)
+    assert state_of(recorded) == before
+
+
+def test_the_gateway_itself_refuses(recorded: Config):
+    with pytest.raises(ReadOnlyError, match="read-only"):
+        Gateway(recorded.commands_dir, readonly=True).send("retry", {"all": True})
+    assert requests(recorded) == []

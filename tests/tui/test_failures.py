@@ -1,0 +1,148 @@
+"""When the database cannot be read: a screen that explains it, and goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.config import Config
+from semid_daemon.store.version import SCHEMA_VERSION
+from semid_daemon.store.watching import UnavailableError, Watch
+from semid_daemon.store.writer import Writer
+from tui.recorded import Looking, alive, execute, look
+
+
+def move(source: Path, target: Path) -> None:
+    """A database with what belongs to it."""
+    for suffix in ("", "-wal", "-shm"):
+        path = source.with_name(source.name + suffix)
+        if path.exists():
+            shutil.move(path, target.with_name(target.name + suffix))
+
+
+def test_none_yet_then_there_then_gone_then_another(recorded: Config):
+    aside = recorded.root / "aside.db"
+    move(recorded.database, aside)
+
+    async def script(see: Looking) -> None:
+        await see.sees("No database yet", "no such file", "semid init", "Tried again every second")
+        assert "✗ No database yet" in see.text.splitlines()[0]
+        move(aside, recorded.database)
+        await see.sees("codebooks g2")
+        move(recorded.database, aside)
+        await see.sees("No database yet")
+        for key in "12345678":
+            await see.press("escape", key)
+        await see.press("1")
+        assert "No database yet" in see.text
+        with Writer(recorded.database) as writer:  # begun anew
+            alive(writer, "idle")
+        await see.sees("none yet: they come with the first training", "IDLE")
+
+    look(recorded, script)
+
+
+def test_locked_then_free(recorded: Config):
+    with sqlite3.connect(recorded.database) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    holder = sqlite3.connect(recorded.database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+
+    async def script(see: Looking) -> None:
+        await see.sees("The database is locked", "another program holds its lock")
+        holder.execute("ROLLBACK")
+        await see.sees("codebooks g2")
+
+    look(recorded, script)
+    holder.close()
+
+
+@pytest.mark.parametrize(("version", "says"), [(SCHEMA_VERSION + 1, "upgrade semid here"), (0, "start the new daemon")])
+def test_of_another_version(recorded: Config, version: int, says: str):
+    execute(recorded, f"PRAGMA user_version = {version}")
+
+    async def script(see: Looking) -> None:
+        await see.sees("A database of another version", f"schema {version}", says)
+        execute(recorded, f"PRAGMA user_version = {SCHEMA_VERSION}")
+        await see.sees("codebooks g2")
+
+    look(recorded, script)
+
+
+def test_upgraded_while_it_is_open(recorded: Config):
+    """A new daemon migrates the database under an old UI."""
+
+    async def script(see: Looking) -> None:
+        await see.sees("codebooks g2")
+        execute(recorded, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        await see.sees("A database of another version")
+
+    look(recorded, script)
+
+
+def test_of_another_program(recorded: Config):
+    execute(recorded, "PRAGMA application_id = 7")
+
+    async def script(see: Looking) -> None:
+        await see.sees("A database of another program", "paths.state")
+
+    look(recorded, script)
+
+
+@pytest.mark.parametrize("content", [b"no database at all, " * 100, b""], ids=["text", "empty"])
+def test_damaged(recorded: Config, content: bytes):
+    move(recorded.database, recorded.root / "aside.db")
+    recorded.database.write_bytes(content)
+
+    async def script(see: Looking) -> None:
+        await see.sees("The database is damaged" if content else "No database yet")
+
+    look(recorded, script)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_may_not_be_read(recorded: Config):
+    recorded.database.chmod(0)
+
+    async def script(see: Looking) -> None:
+        await see.sees("The database cannot be read")
+        recorded.database.chmod(0o644)
+        await see.sees("codebooks g2")
+
+    look(recorded, script)
+
+
+def test_may_not_be_read_is_told(recorded: Config, monkeypatch: pytest.MonkeyPatch):
+    """The same for root, whom permissions do not stop."""
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("semid_daemon.store.watching.os.stat", refuse)
+    with pytest.raises(UnavailableError, match="share a group") as raised:
+        Watch(recorded.database)
+    assert raised.value.title == "The database may not be read"
+
+
+def test_nothing_is_held_between_two_looks(recorded: Config):
+    """A checkpoint finds no reader, though the UI is open: no cursor, no transaction."""
+
+    async def script(see: Looking) -> None:
+        for key in "12345678":
+            await see.press("escape", key)
+            await see.pilot.pause(0.1)
+        for _ in range(20):
+            with Writer(recorded.database) as writer:
+                writer.add_events([("info", "more")])
+                busy, *_ = writer._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return
+            await see.pilot.pause(0.02)
+        raise AssertionError("some reader holds a snapshot")
+
+    look(recorded, script)
