@@ -16,7 +16,7 @@ from semid_daemon.store.snapshot import copy_database
 def make_backup(config: Config, settings: Path, target: Path) -> int:
     """Write a backup to `target`, which must not exist; its size in bytes.
 
-    The codebooks are copied after the database: whatever the copy names is there, and never changes.
+    The codebooks and the spool are copied after the database: whatever the copy names is there, and never changes.
     Raises StoreError, CodebookError, ConfigError or MachineError.
     """
     if os.path.lexists(target):
@@ -36,6 +36,8 @@ def make_backup(config: Config, settings: Path, target: Path) -> int:
                         if not path.is_file():
                             raise CodebookError(f"{path}: missing, though the database names it; run `semid doctor`")
                         archive.add(path, f"{config.codebooks_dir.name}/{name}")
+                    if config.spool_dir.is_dir():
+                        archive.add(config.spool_dir, config.spool_dir.name)
                 file.flush()
                 os.fsync(file.fileno())
         os.rename(partial, target)

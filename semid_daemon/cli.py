@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from semid_daemon import cli_exchange
+from semid_daemon import cli_exchange, cli_generations
 from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
@@ -82,6 +82,7 @@ def main(debug: bool) -> None:
     semid lookup ITEM   which ID an item has
     semid retry FILE    try a deferred or rejected file again
     semid pause         stop working for a while; semid resume
+    semid train         prepare the next generation; semid compare, promote, rollback
     semid export OUT    the IDs as another program reads them
     semid encode FILE   IDs for a file, publishing nothing
     semid inspect FILE  what would be read of a file
@@ -89,7 +90,7 @@ def main(debug: bool) -> None:
     """
 
 
-for command in cli_exchange.COMMANDS:
+for command in (*cli_exchange.COMMANDS, *cli_generations.COMMANDS):
     main.add_command(command)
 
 

@@ -90,21 +90,37 @@ def _parse(path: Path, text: bytes) -> Request:
     return Request(path, given["command"][:_MOST_NAME], arguments, str(given.get("requested_at", ""))[:_MOST_TIME])
 
 
+def _shown(name: str) -> str:
+    """A file's name as the database can hold it."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 class CommandDesk:
     """Takes up what is asked, carries it out, and records both. A crash in between: it is carried out again.
 
-    `handlers` give the answer, or raise CommandError.
+    `handlers` give the answer, or raise CommandError. `long_handlers` are given the command's name too, and None is
+    their answer while it is still being carried out: they are asked again then, and again by the next process.
     """
 
-    def __init__(self, directory: Path, writer: Writer, handlers: Mapping[str, Callable[[Arguments], str]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        writer: Writer,
+        handlers: Mapping[str, Callable[[Arguments], str]],
+        long_handlers: Mapping[str, Callable[[str, Arguments], str | None]] | None = None,
+    ) -> None:
         self._directory = directory
         self._writer = writer
         self._handlers = handlers
+        self._long_handlers = long_handlers or {}
+        self._under_way: dict[str, Request] = {}
         self._stuck: set[str] = set()  # names that are answered and cannot be removed
         self._fault_told: str | None = None
 
     def serve(self) -> None:
         """Answer what lies there, oldest name first, at most a hundred at once."""
+        for name, request in list(self._under_way.items()):
+            self._answer(name, request)
         for request in requests(self._directory / name for name in self._names()[:_MOST_AT_ONCE]):
             self._serve_one(request)
 
@@ -121,15 +137,32 @@ class CommandDesk:
             return []
         self._fault_told = None
         self._stuck.intersection_update(there)
-        return sorted(name for name in there if name not in self._stuck and not name.startswith("."))
+        return sorted(
+            name
+            for name in there
+            if not (name in self._stuck or _shown(name) in self._under_way or name.startswith("."))
+        )
 
     def _serve_one(self, request: Request) -> None:
-        name = os.fsencode(request.path.name).decode(errors="backslashreplace")
+        name = _shown(request.path.name)
         arguments = json.dumps(request.arguments)
         state = self._writer.accept_command(name, request.command, arguments[:_MOST_TEXT], request.requested_at)
         if state == "accepted":
-            state, answer = self._carry_out(request)
-            self._writer.answer_command(name, state, _clean(answer)[:_MOST_TEXT])
+            self._answer(name, request)
+        else:
+            self._remove(request)
+
+    def _answer(self, name: str, request: Request) -> None:
+        """Carry a command out, or see how far it is."""
+        state, answer = self._carry_out(name, request)
+        if answer is None:
+            self._under_way[name] = request
+            return
+        self._under_way.pop(name, None)
+        self._writer.answer_command(name, state, _clean(answer)[:_MOST_TEXT])
+        self._remove(request)
+
+    def _remove(self, request: Request) -> None:
         try:
             request.path.unlink()
         except FileNotFoundError:
@@ -138,14 +171,17 @@ class CommandDesk:
             self._stuck.add(request.path.name)
             _log.warning("%s: cannot be removed: %s; remove it by hand", request.path, error.strerror)
 
-    def _carry_out(self, request: Request) -> tuple[str, str]:
-        """State and answer."""
-        handler = self._handlers.get(request.command)
+    def _carry_out(self, name: str, request: Request) -> tuple[str, str | None]:
+        """State and answer; no answer yet where it takes long."""
+        handler, long_handler = self._handlers.get(request.command), self._long_handlers.get(request.command)
         if request.fault is not None:
             return "failed", request.fault
-        if handler is None:
-            return "failed", f"no such command; there are {', '.join(sorted(self._handlers))}"
         try:
+            if long_handler is not None:
+                return "done", long_handler(name, request.arguments)
+            if handler is None:
+                known = sorted([*self._handlers, *self._long_handlers])
+                return "failed", f"no such command; there are {', '.join(known)}"
             return "done", handler(request.arguments)
         except (CommandError, OSError) as error:
             return "failed", str(error)

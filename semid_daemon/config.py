@@ -146,6 +146,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.state_dir / "codebooks"
 
     @property
+    def spool_dir(self) -> Path:
+        return self.state_dir / "spool"
+
+    @property
+    def spools(self) -> bool:
+        """Whether processed embeddings are copied into the spool."""
+        keep = self.generations.keep_embeddings
+        return keep == "spool" or (keep == "auto" and self.drop.on_done == "delete")
+
+    @property
     def in_hand(self) -> Path:
         return self.state_dir / "in-hand"
 

@@ -16,6 +16,7 @@ from semid_daemon.drop.reading import OpenFile, digest_of, open_drop_file, signa
 from semid_daemon.errors import BadFileError, DeviceError, IncompleteFileError, MachineError
 from semid_daemon.failpoints import failpoint
 from semid_daemon.formats import EmbeddingSource, open_source
+from semid_daemon.generations.spool import Spool
 from semid_daemon.in_hand import InHand
 from semid_daemon.learning import Learner
 from semid_daemon.pipeline import Stages, ahead, mapped
@@ -229,6 +230,7 @@ def encode_steps(
     generation: int,
     encoder: Callable[[int], Encoder],
     learner: Learner,
+    spool: Spool | None,
     settings: Ingest,
     in_hand: InHand,
     watchdog: Watchdog,
@@ -242,7 +244,7 @@ def encode_steps(
     """
     name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
-        begun = waiting.ledger.generation or generation
+        begun = writer.file(waiting.ledger.id).generation or generation
         encode = encoder(begun)
         if source.rows and source.dim != encode.codebooks.dim:
             raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
@@ -277,6 +279,11 @@ def encode_steps(
                     what = f"{name}: learning from rows from {batch.first_row:,}"
                     with stages.timed("learn"), watchdog.watch(what), device_errors():
                         learned = learner.learn(begun, batch, codes_NL, placement)
+                new = placement.new
+                spooled = None
+                if spool is not None and new:
+                    with stages.timed("commit"):
+                        spooled = spool.append([batch.item_ids[each] for each in new], batch.embeddings_ND[new])
                 opened.check_unchanged()
                 elapsed_s = time.monotonic() - started
                 with stages.timed("commit"):
@@ -287,8 +294,11 @@ def encode_steps(
                         [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
                         placement=placement,
                         learned=learned and learned[0],
+                        spooled=spooled,
                     )
                 learner.adopt(learned)
+                if spool is not None and spooled is not None:
+                    spool.committed(spooled)
                 rows = batch.rows_read
                 in_hand.take(name, signature, batch.first_row + rows)
                 del chunk, batch, codes_NL, placement, learned  # a file may be laid aside here for others

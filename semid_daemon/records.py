@@ -85,6 +85,15 @@ class TrainingStep:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolRecord:
+    """Where a chunk's embeddings are in the spool."""
+
+    segment: int
+    first_byte: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """What a generation's training rows come to in its codebooks: new rows are judged by it.
 

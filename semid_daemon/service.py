@@ -22,16 +22,20 @@ from semid_daemon.drop.wakeups import Wakeups
 from semid_daemon.errors import BadFileError, DeviceError, MachineError
 from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks
+from semid_daemon.generations.spool import Spool
 from semid_daemon.host import Host
 from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Waiting, encode_steps
 from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
+from semid_daemon.kept import KeptRows
 from semid_daemon.learning import Learner
 from semid_daemon.notify import Notifier
 from semid_daemon.pipeline import Stages
+from semid_daemon.preparing import Preparing
 from semid_daemon.prometheus import MetricsFile
 from semid_daemon.quantizer import Encoder, describe_device, resolve_device
+from semid_daemon.refreshing import Refreshing
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
 from semid_daemon.throughput import StepsTold, Throughput
@@ -94,6 +98,11 @@ class Service:
             config.commands_dir,
             writer,
             {"retry": self._retry, "rescan": self._rescan, "pause": self._pause, "resume": self._resume},
+            {
+                "train": lambda name, arguments: self._refreshing.train(name, arguments),
+                "promote": lambda name, arguments: self._refreshing.promote(name, arguments),
+                "rollback": lambda name, arguments: self._refreshing.rollback(name, arguments),
+            },
         )
         writer.limit_wal(config.ingest.max_wal_mb << 20)
         self._paused_at = writer.paused_at()
@@ -128,6 +137,29 @@ class Service:
             now=now,
         )
         self._learner = Learner(config, writer, self._device, self._encoder)
+        self._spool = Spool(config.spool_dir, writer.spool_end())
+        preparing = Preparing(
+            config,
+            writer,
+            self._journal,
+            self._device,
+            self._encoder,
+            self._learner,
+            KeptRows(config, writer, self._spool),
+            self._watchdog,
+            doing=self._set_doing,
+            tick=self._attend,
+        )
+        self._refreshing = Refreshing(
+            config,
+            writer,
+            self._journal,
+            self._learner,
+            preparing,
+            stop=stop,
+            before_switch=self._turns.close,
+            now=now,
+        )
         self._wal_told = False
         self._done = 0  # files
         self._metrics_file = MetricsFile(config, version("semid"), self._journal, now)
@@ -148,6 +180,7 @@ class Service:
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
             self._notifier.stopping()
+            self._desk.serve()
             self._in_hand.release()
             self._journal.beat("stopped")
             self._metrics_file.keep(at_once=True)
@@ -177,7 +210,8 @@ class Service:
                     self._idle()
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
-                self._learner.forget()
+                with contextlib.suppress(MachineError):
+                    self._forget()
                 with contextlib.suppress(MachineError):
                     self._in_hand.release()
                 if self._once:
@@ -194,7 +228,7 @@ class Service:
         if self._writer.written_by_others():
             self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
             self._writer.forget_cached()
-            self._learner.forget()
+            self._forget()
         if self._wal_is_full():
             if self._once:
                 raise MachineError(f"{self._config.database}: {_WAL_FULL}")
@@ -208,10 +242,16 @@ class Service:
         if self._stop.is_set():
             return worked
         if generation is not None:
-            return self._encode_some(generation) or worked
+            worked = self._encode_some(generation) or worked
+            return self._refreshing.work(idle=not worked) or worked
         if self._survey_some() or self._intake.queued > 0:
             return True
         return self._gathering.train_when_enough() or worked
+
+    def _forget(self) -> None:
+        """What is remembered of the database may not be so any more."""
+        self._learner.forget()
+        self._spool.reset(self._writer.spool_end())
 
     def _idle(self) -> None:
         """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
@@ -354,6 +394,7 @@ class Service:
             generation=generation.generation,
             encoder=self._encoder,
             learner=self._learner,
+            spool=self._spool if self._config.spools else None,
             settings=self._config.ingest,
             in_hand=self._in_hand,
             watchdog=self._watchdog,

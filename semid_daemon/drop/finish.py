@@ -71,7 +71,7 @@ def _shortened(name: str, addition: str, room: int) -> str:
     return _cut(stem, room - len(os.fsencode(addition))) + addition
 
 
-def _names(name: str, digest: str, longest: int = _LONGEST_NAME) -> Iterator[str]:
+def names_when_moved(name: str, digest: str, longest: int = _LONGEST_NAME) -> Iterator[str]:
     """The names that a file may get where it is moved to. One that had to be cut always has its digest."""
     if len(os.fsencode(name)) <= longest:
         yield name
@@ -82,7 +82,7 @@ def _target(file: DropFile, drop_dir: Path, target_dir: Path, digest: str) -> Pa
     place = (target_dir / file.path.relative_to(drop_dir)).parent
     place.mkdir(parents=True, exist_ok=True)
     taken = 1
-    for name in _names(file.path.name, digest):
+    for name in names_when_moved(file.path.name, digest):
         if _is_free(file, target := place / name):
             return target
     while True:
@@ -363,7 +363,7 @@ def bring_back(name: str, digest: str, drop_dir: Path, rejected_dir: Path, sidec
     target = drop_dir / relative
     plain = rejected_dir / relative
     # The digest tells for sure; names as long as they may be were not cut by earlier versions.
-    for candidate in reversed([*_names(plain.name, digest, 255), *_names(plain.name, digest)]):
+    for candidate in reversed([*names_when_moved(plain.name, digest, 255), *names_when_moved(plain.name, digest)]):
         source = plain.with_name(candidate)
         if not source.is_file() or source.is_symlink() or os.path.lexists(target):
             continue

@@ -14,6 +14,7 @@ from semid_daemon.quantizer.judging import NextBest, quantization_errors
 from semid_daemon.quantizer.kmeans import MiniBatchKMeans
 from semid_daemon.quantizer.lloyd import LloydTrainer
 from semid_daemon.quantizer.losses import WeightedSquaredError
+from semid_daemon.quantizer.neighbours import neighbours, shared_prefixes
 from semid_daemon.quantizer.residual import ResidualQuantization
 from semid_daemon.quantizer.training_loop import train
 
@@ -33,7 +34,9 @@ __all__ = [
     "WeightedSquaredError",
     "describe_device",
     "memory_for",
+    "neighbours",
     "quantization_errors",
     "resolve_device",
+    "shared_prefixes",
     "train",
 ]

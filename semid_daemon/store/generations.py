@@ -11,10 +11,10 @@ import numpy as np
 from semid_daemon.errors import StoreError
 from semid_daemon.failpoints import failpoint
 from semid_daemon.records import Baseline, Codebooks, EmbeddingBatch
+from semid_daemon.store.chunks import Chunk, Chunks
 from semid_daemon.store.clock import utc_now
 from semid_daemon.store.learned import Learned, Metric
-from semid_daemon.store.placement import Collisions, Placement, listed
-from semid_daemon.store.rows import Rows
+from semid_daemon.store.placement import Collisions, Placement
 
 Origin = Literal["first", "candidate", "anew"]
 
@@ -62,18 +62,7 @@ class Generation:
     requested_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A committed chunk that brought embeddings into the catalogue: where they came from."""
-
-    id: int
-    file_id: int
-    first_row: int
-    rows: int
-    chunk_rows: int
-
-
-class Generations(Rows):
+class Generations(Chunks):
     """Which codebooks there are. At most one generation is active: the one that files are encoded with."""
 
     def active_generation(self) -> Generation | None:
@@ -226,31 +215,15 @@ class Generations(Rows):
 
     # -- taking over the catalogue -----------------------------------------------------------------
 
-    def last_chunk(self) -> int:
-        """The ID of the newest committed chunk, 0 while there is none."""
-        return int(self._read_one("SELECT coalesce(max(id), 0) FROM _chunks")[0])
-
-    def chunks_after(self, chunk_id: int, most: int = 1) -> list[Chunk]:
-        """The next chunks that brought embeddings into the catalogue, in the order of their commits."""
-        rows = self._read(
-            "SELECT c.id, c.file_id, c.first_row, c.rows, f.chunk_rows FROM _chunks c JOIN _files f ON f.id = c.file_id"
-            " WHERE c.id > ? AND c.assigned + c.replaced > 0 ORDER BY c.id LIMIT ?",
-            (chunk_id, most),
+    def new_rows(self, generation: int) -> int:
+        """Embeddings that came into the catalogue since a generation was trained."""
+        (rows,) = self._read_one(
+            "SELECT coalesce(sum(c.assigned + c.replaced), 0) FROM _chunks c JOIN _files f ON f.id = c.file_id"
+            " WHERE c.id > (SELECT trained_through FROM _generations WHERE generation = ?1)"
+            " AND f.trained_in IS NOT ?1",
+            (generation,),
         )
-        return [Chunk(*row) for row in rows]
-
-    def contents_of(self, generation: int, chunk_id: int, item_ids: Sequence[str]) -> dict[str, int]:
-        """Of some items, those whose row in a generation is that of this chunk, with the hash of their embedding."""
-        found: dict[str, int] = {}
-        for names in listed(item_ids):
-            found.update(
-                self._read(
-                    "SELECT item_id, content FROM _items WHERE generation = ? AND chunk_id = ?"
-                    " AND item_id IN (SELECT value FROM json_each(?))",
-                    (generation, chunk_id, names),
-                )
-            )
-        return found
+        return int(rows)
 
     def take_over(
         self,
@@ -299,7 +272,7 @@ class Generations(Rows):
             )
         failpoint("ready")
 
-    def switch_to(self, generation: int) -> None:
+    def switch_to(self, generation: int, requested_by: str) -> None:
         """Make a generation that has the whole catalogue the active one, and retire the former: all at once.
 
         Files that were begun go on with it. Raises StoreError when it lacks items.
@@ -315,19 +288,27 @@ class Generations(Rows):
                 (now, self.last_chunk()),
             )
             switched = connection.execute(
-                "UPDATE _generations SET status = 'active', published_at = ?, retired_at = NULL"
+                "UPDATE _generations SET status = 'active', published_at = coalesce(published_at, ?),"
+                " retired_at = NULL, switched_by = ?"
                 " WHERE generation = ? AND status IN ('ready', 'retired')",
-                (now, generation),
+                (now, requested_by, generation),
             ).rowcount
             if switched != 1:
                 raise StoreError(f"generation {generation}: neither ready nor retired; nothing was switched")
             connection.execute(
-                "UPDATE _files SET generation = ? WHERE generation IS NOT NULL"
-                " AND status IN ('pending', 'loading', 'deferred')",
+                "UPDATE _files SET generation = ? WHERE generation IS NOT NULL AND status != 'done'",
                 (generation,),
             )
             failpoint("switching")
         failpoint("switched")
+
+    def requested(self, requested_by: str) -> Generation | None:
+        """The generation that a request prepared."""
+        return self._generation_where("requested_by = ?", (requested_by,))
+
+    def switched(self, requested_by: str) -> Generation | None:
+        """The generation that a request made the active one, the last one that did so with it."""
+        return self._generation_where("switched_by = ?", (requested_by,))
 
     # -- deleting ----------------------------------------------------------------------------------
 

@@ -43,6 +43,15 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What identifies a content, and the names it was seen under, the first one first."""
+
+    digest: str
+    size_bytes: int
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What became of rows. `repeated` and `zero` are counted within the others, not beside them."""
 
@@ -149,6 +158,12 @@ class Ledger(Transactions):
     def _file_where(self, condition: str, value: int | str) -> LedgerFile | None:
         row = self._read_one(f"SELECT {_COLUMNS} FROM _files f WHERE {condition}", (value,))
         return LedgerFile(*row) if row else None
+
+    def content(self, file_id: int) -> Content:
+        """Where to look for a content again."""
+        digest, size_bytes = self._read_one("SELECT digest, size_bytes FROM _files WHERE id = ?", (file_id,))
+        names = self._read("SELECT name FROM _sightings WHERE file_id = ? ORDER BY id", (file_id,))
+        return Content(digest, size_bytes, [name for (name,) in names])
 
     def unfinished_files(self) -> list[Sighting]:
         """Contents that are neither done nor rejected, each under the name it was last seen with."""

@@ -138,16 +138,22 @@ class Placements(Transactions):
         return self._placed(generation, batch, codes_NL, known, plan, ranked, contents)
 
     def place_again(
-        self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, ranked: Ranked | None = None
+        self,
+        generation: int,
+        batch: EmbeddingBatch,
+        codes_NL: CodeArray,
+        contents: Sequence[int],
+        ranked: Ranked | None = None,
     ) -> Placement:
         """The same for rows of a catalogue that another generation takes over: each row is its item's, whatever it had.
 
-        The item IDs of the batch are distinct.
+        The item IDs of the batch are distinct; `contents` are the hashes of the embeddings as they came.
         """
         known = self._known_items(generation, batch.item_ids)
         assign = [position for position, item_id in enumerate(batch.item_ids) if item_id not in known]
         replace = [position for position, item_id in enumerate(batch.item_ids) if item_id in known]
-        return self._placed(generation, batch, codes_NL, known, Plan(assign, replace, 0, len(replace), 0), ranked)
+        plan = Plan(assign, replace, 0, len(replace), 0)
+        return self._placed(generation, batch, codes_NL, known, plan, ranked, contents)
 
     def _placed(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from semid_daemon.errors import StoreError
 
@@ -92,6 +92,10 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+    def query(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """For the other readers of this room: a query's rows."""
+        return self._connection.execute(sql, values)
 
     def status(self) -> Status:
         """One consistent snapshot of the whole catalogue."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from semid_daemon.errors import StoreError
 from semid_daemon.failpoints import failpoint
-from semid_daemon.records import CodeArray, EmbeddingBatch
+from semid_daemon.records import CodeArray, EmbeddingBatch, SpoolRecord
 from semid_daemon.store.bulk import insert_rows, select_rows
 from semid_daemon.store.clock import utc_now
 from semid_daemon.store.contents import zero_rows
@@ -46,14 +46,15 @@ class Rows(LearnedState, Placements):
         on_existing: OnExisting = "keep",
         placement: Placement | None = None,
         learned: Learned | None = None,
+        spooled: SpoolRecord | None = None,
     ) -> Tally:
         """One chunk of a loading file, all of it or nothing: IDs, suffixes, counts, metrics, progress.
 
         `codes_NL` are the codes (N×L) of the batch's usable rows. An item that has an ID in this
         generation keeps it, or by `on_existing` moves to its new semantic ID. Suffixes continue within
         each semantic ID and are never given again. `placement` is what `place` decided, if it was asked
-        before; `learned` what the rows leave with the generation's candidate and its drift. Raises StoreError
-        when the ledger is not where the caller believes (fencing).
+        before; `learned` what the rows leave with the generation's candidate and its drift; `spooled` where their
+        embeddings are kept. Raises StoreError when the ledger is not where the caller believes (fencing).
         """
         generation = file.generation
         if generation is None or file.rows is None:
@@ -85,6 +86,11 @@ class Rows(LearnedState, Placements):
             usage_LK = self._write_rows(chunk_id, batch.item_ids, placement)
             self._count_rejected(file.id, batch)
             self._insert_metrics(f"ingest-{generation}", chunk_id, metrics, now)
+            if spooled is not None:
+                connection.execute(
+                    "INSERT INTO _spool (chunk_id, segment, first_byte, size_bytes) VALUES (?, ?, ?, ?)",
+                    (chunk_id, spooled.segment, spooled.first_byte, spooled.size_bytes),
+                )
             if learned is not None:
                 self._write_learned(generation, chunk_id, learned, now)
             failpoint("rows-inserted")

@@ -105,6 +105,7 @@ _M001 = [
         trained_error_p99 REAL,
         trained_counts BLOB,
         requested_by TEXT,
+        switched_by TEXT,
         created_at TEXT NOT NULL,
         published_at TEXT,
         retired_at TEXT,
