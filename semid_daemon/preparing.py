@@ -85,6 +85,10 @@ class Preparing:
         self._doing = doing
         self._tick = tick
 
+    def close(self) -> None:
+        """Let go of what a piece of work that ended, or was given up, had open."""
+        self._kept.close()
+
     # -- training ----------------------------------------------------------------------------------
 
     def train(self, origin: Origin, requested_by: str) -> Pieces:

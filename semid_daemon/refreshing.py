@@ -137,14 +137,21 @@ class Refreshing:
             for _ in pieces:
                 if self._stop.is_set() or self._now() >= until:
                     return True
-            self._job = None
+            self.close()
         except _FAULTS as error:
-            self._job = None
+            self.close()
             self._fail(name, error)
         except BaseException:
-            self._job = None
+            self.close()
             raise
         return True
+
+    def close(self) -> None:
+        """Give up what is half done: it is begun anew, or gone on with, by whoever works next."""
+        if self._job is not None:
+            self._job[1].close()
+            self._job = None
+        self._preparing.close()
 
     def _fail(self, name: str, error: Exception) -> None:
         """Nothing that is published has changed. What was being prepared, and could not be completed, goes."""

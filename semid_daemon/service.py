@@ -190,6 +190,7 @@ class Service:
         finally:
             trial.stopping = threading.Event().is_set
             self._turns.close()
+            self._refreshing.close()
             self._in_hand.close()
 
     def _loop(self) -> None:

@@ -48,6 +48,7 @@ min_rows = 64
 iterations = 5
 [ingest]
 chunk_rows = 50
+[generations]
 """
 
 
