@@ -94,8 +94,8 @@ class Generations(_Section, frozen=True):
     forgetting: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
     retrain_share: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     refresh: Literal["ask", "prepare", "auto"] = "ask"
-    drift_error_ratio: Annotated[float, msgspec.Meta(gt=1)] = 1.15
-    drift_js: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    drift_error_ratio: Annotated[float, msgspec.Meta(gt=1)] = 1.04
+    drift_js: Annotated[float, msgspec.Meta(gt=0)] = 0.05
     drift_window_rows: Positive = 8192
     keep_embeddings: Literal["auto", "files", "spool", "nothing"] = "auto"
     keep_retired: NonNegative = 2
@@ -296,8 +296,8 @@ mode = "continual"       # new rows: "continual" trains a candidate beside the c
 forgetting = 0.3         # share of what a candidate has learned that it forgets while the catalogue comes once more
 retrain_share = 0.5      # "train": as a share of the rows that the active generation was trained on
 refresh = "ask"          # drift: "ask" only says so, "prepare" prepares a generation, "auto" also promotes it
-drift_error_ratio = 1.15 # recommend a refresh when new rows' error is so many times that of the training rows,
-drift_js = 0.1           # or their use of some layer's codes differs so much (Jensen-Shannon, in bits, 0 to 1),
+drift_error_ratio = 1.04 # recommend a refresh when new rows' error is so many times what it would be without drift,
+drift_js = 0.05          # or their use of some layer's codes differs so much (Jensen-Shannon, in bits, 0 to 1),
 drift_window_rows = 8192 # over about so many recent rows
 keep_embeddings = "auto" # to encode all again: "files" (those that were finished), "spool" (float16 copies in the
                          # state directory), "nothing"; "auto": files, or the spool where drop.on_done deletes them

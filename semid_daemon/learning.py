@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semid_daemon.config import Config
-from semid_daemon.generations.drift import Drift, DriftState, Thresholds, go_on, nothing_seen, seen_rows
+from semid_daemon.generations.drift import Drift, DriftState, Thresholds, expected_ratio, go_on, nothing_seen, seen_rows
 from semid_daemon.quantizer import CandidateState, ContinualTrainer, Device, Encoder, NextBest, quantization_errors
 from semid_daemon.records import Baseline, CodeArray, EmbeddingBatch, FloatArray, TrainingStep
 from semid_daemon.store.placement import Ranked
@@ -107,18 +107,9 @@ class Learner:
             metrics = {f"ingest-{number}": _metrics(change.latest), f"drift-{number}": _metrics(change.recent)}
         events = []
         if change.alarm is not None and change.recent is not None:
-            events.append(self._said(number, change.recent, change.alarm))
+            events.append(_said(number, change.recent, expected_ratio(memory.baseline), change.alarm))
         learned = Learned(drift=change.state.to_bytes(), metrics=metrics, events=events)
         return replace(memory, drift=change.state), learned
-
-    def _said(self, number: int, recent: Drift, alarm: bool) -> tuple[str, str]:
-        figures = (
-            f"recent rows have {recent.error_ratio:.3f} times the error of the training rows of generation {number},"
-            f" and their use of codes differs by {max(recent.js_L):.3f} bits"
-        )
-        if alarm:
-            return "warning", f"refresh recommended: {figures}; `semid train` prepares one, and changes no ID"
-        return "info", f"refresh no longer recommended: {figures}"
 
     def alarm(self, generation: int) -> bool:
         """Whether a refresh is recommended."""
@@ -173,6 +164,17 @@ class Learner:
                 else DriftState.from_bytes(drift, *shape),
             )
         return self._memories[number]
+
+
+def _said(number: int, recent: Drift, expected: float, alarm: bool) -> tuple[str, str]:
+    """Level and message of an event."""
+    figures = (
+        f"recent rows have {recent.error_ratio:.3f} times the error of the training rows of generation {number}"
+        f" (without drift about {expected:.3f}), and their use of codes differs by {max(recent.js_L):.3f} bits"
+    )
+    if alarm:
+        return "warning", f"refresh recommended: {figures}; `semid train` prepares one, and changes no ID"
+    return "info", f"refresh no longer recommended: {figures}"
 
 
 def _metrics(drift: Drift) -> list[Metric]:

@@ -142,7 +142,7 @@ class Preparing:
     def _anew(self, active: Generation, through: int, total_rows: int) -> Generator[None, None, _Trained]:
         quantizer, training = self._config.quantizer, self._config.training
         sample_ND = yield from self._sample(
-            active, through, total_rows, max_sample_rows(active.dim, training.max_memory_mb)
+            active, through, total_rows, max_sample_rows(active.dim, training.max_memory_mb, quantizer.beam_width)
         )
         if len(sample_ND) < quantizer.codebook_size:
             raise CannotPrepareError(f"{len(sample_ND):,} rows for {quantizer.codebook_size} codes")

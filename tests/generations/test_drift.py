@@ -7,16 +7,19 @@ import dataclasses
 import numpy as np
 import pytest
 
+from semid_daemon.generations.baseline import measure_baseline
 from semid_daemon.generations.drift import (
     DriftState,
     Seen,
     Thresholds,
     divergence,
     drift_of,
+    expected_ratio,
     go_on,
     nothing_seen,
     seen_rows,
 )
+from semid_daemon.quantizer import Encoder, LloydTrainer, resolve_device
 from semid_daemon.records import Baseline
 
 MANY = 1e9  # rows: nothing to take away for chance
@@ -96,3 +99,19 @@ def test_the_state_comes_back_as_it_was():
     assert again.alarm is state.alarm is True
     assert again.to_bytes() == state.to_bytes()
     np.testing.assert_array_equal(again.window.counts_LK, state.window.counts_LK)
+
+
+def test_rows_that_have_not_drifted_are_expected_to_have_more_error_than_the_training_rows(popular):
+    """Held-out rows of the sample: the ratio is as expected, to 3%; so new rows alone raise no alarm."""
+    rows_ND = popular[1][np.random.default_rng(0).permutation(len(popular[1]))]
+    trainer = LloydTrainer(
+        n_layers=2, n_clusters=32, normalize_residuals=True, seed=0, device=resolve_device("cpu"), iterations=20,
+        tolerance=1e-3,
+    )  # fmt: skip
+    for _ in trainer.train(rows_ND[:2600]):
+        pass
+    encoder = Encoder(trainer.codebooks, resolve_device("cpu"))
+    trained, unseen = (measure_baseline(encoder, each, len(each)) for each in (rows_ND[:2600], rows_ND[2600:]))
+    assert expected_ratio(trained) == pytest.approx((1 + 32 / 2600) ** 2 / (1 - 32 / 2600) ** 2)
+    assert unseen.error / trained.error > 1.03
+    assert unseen.error / trained.error / expected_ratio(trained) == pytest.approx(1, abs=0.03)
