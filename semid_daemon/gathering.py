@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from semid_daemon import ingest
@@ -21,9 +21,11 @@ from semid_daemon.generations.training import make_trainer, training_settings
 from semid_daemon.ingest import Tick, Waiting
 from semid_daemon.intake import Intake, said
 from semid_daemon.journal import Journal
+from semid_daemon.meanwhile import each_meanwhile
 from semid_daemon.quantizer import Device, Encoder, describe_device
 from semid_daemon.records import Baseline, Codebooks, FloatArray, TrainingStep
 from semid_daemon.store.writer import Writer
+from semid_daemon.watchdog import Watchdog
 
 _FIRST_PAUSE_S = 10.0
 
@@ -54,6 +56,7 @@ class Gathering:
         intake: Intake,
         device: Device,
         *,
+        watchdog: Watchdog,
         stop: threading.Event,
         doing: Callable[[str, str], None],
         tick: Tick,
@@ -65,6 +68,7 @@ class Gathering:
         self._progress = progress
         self._intake = intake
         self._device = device
+        self._watchdog = watchdog
         self._stop = stop
         self._doing = doing
         self._tick = tick
@@ -180,16 +184,25 @@ class Gathering:
         run = self._writer.next_training_run()
         most = training.grid_steps if training.trainer == "grid" else quantizer.layers * training.iterations
         with self._progress.task("training", most, "steps") as advance:
-            steps = trainer.train(sample_ND)
+            steps = each_meanwhile(trainer.train(sample_ND), self._tick)
             if rest is not None:
+                # Here the reading of files sees to the heartbeat.
                 steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
-            for step in steps:
+            for step in self._watched(steps):
                 self._record(run, step)
                 advance(1)
                 if self._stop.is_set():
                     self._journal.info("training interrupted; it starts anew with the next run")
                     return None
         return trainer.codebooks
+
+    def _watched(self, steps: Iterator[TrainingStep]) -> Iterator[TrainingStep]:
+        while True:
+            with self._watchdog.watch("training: one step"):
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
     def _record(self, run: str, step: TrainingStep) -> None:
         self._writer.add_training_steps(run, [step])

@@ -256,7 +256,7 @@ def encode_steps(
         if ledger.status != "loading":
             return
         is_new = not writer.was_trained_on(begun, ledger.id)
-        started = time.monotonic()
+        row, started = ledger.rows_done, time.monotonic()
         with contextlib.closing(_encoded(source, ledger, encode, settings, watchdog, stages, name)) as chunks:
             for chunk in chunks:
                 if chunk is None:
@@ -300,10 +300,13 @@ def encode_steps(
                 if spool is not None and spooled is not None:
                     spool.committed(spooled)
                 rows = batch.rows_read
-                in_hand.take(name, signature, batch.first_row + rows)
+                row = batch.first_row + rows
+                in_hand.take(name, signature, row)
                 del chunk, batch, codes_NL, placement, learned  # a file may be laid aside here for others
                 yield rows
                 started = time.monotonic()
+        if row < source.rows:
+            raise BadFileError(f"{row:,} rows can be read of the {source.rows:,} that it declares")
 
 
 def _encoded(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,16 +25,15 @@ from semid_daemon.records import DropFile
 from semid_daemon.store.clock import seconds_until, utc_in
 from semid_daemon.store.writer import LedgerFile, Sighting, Writer
 
-_log = logging.getLogger("semid")
-
 MOST_WAITING = 1_000
+_MOST_TOLD = 20
 _SCAN_SHARE = 5  # a scan that takes a second is not repeated for five, however often something changes
 
 
 class Intake:
     """Knows what lies in the drop directory. `waiting` holds, by ledger ID, the files still to be worked on.
 
-    `tick` is called often while something takes long.
+    `tick` is called often while something takes long; `stop` says that the daemon is to end.
     """
 
     def __init__(
@@ -45,6 +44,7 @@ class Intake:
         progress: Progress,
         in_hand: InHand,
         tick: Tick,
+        stop: threading.Event,
         *,
         heed_retry_times: bool = True,
         now: Callable[[], float] = time.monotonic,
@@ -55,6 +55,7 @@ class Intake:
         self._progress = progress
         self._in_hand = in_hand
         self._tick = tick
+        self._stop = stop
         self._heed_retry_times = heed_retry_times
         self._now = now
         self._settling = Settling(config.drop.settle_ms / 1000)
@@ -97,10 +98,7 @@ class Intake:
             self._source_missing(f"{self._config.drop_dir}: {error.strerror}")
             return
         self._source_found(found)
-        for name, why in found.skipped.items():
-            if self._told.get(name) != why:
-                _log.warning("%s: %s", name, why)
-        self._told = found.skipped
+        self._tell_skipped(found.skipped)
         now = self._now()
         settled, self.unsettled = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
@@ -121,6 +119,15 @@ class Intake:
         self._account(found)
         self._found = found
         self._scan_again = self._now() + _SCAN_SHARE * (self._now() - started)
+
+    def _tell_skipped(self, skipped: dict[str, str]) -> None:
+        """Say what is passed over, and why, once for each."""
+        fresh = [name for name, why in skipped.items() if self._told.get(name) != why]
+        for name in fresh[:_MOST_TOLD]:
+            self._journal.warning(f"{name}: {skipped[name]}")
+        if len(fresh) > _MOST_TOLD:
+            self._journal.warning(f"{len(fresh) - _MOST_TOLD:,} more are passed over in {self._config.drop_dir}")
+        self._told = skipped
 
     def _tidy(self) -> None:
         """Once, before the first scan: what a process that died was moving or deleting."""
@@ -304,7 +311,7 @@ class Intake:
         deaths = self._suspects.get((file.name, signature_text(file)), 0)
         if deaths < SUSPECT_DEATHS:
             return None
-        how = trial.how_it_dies(file, self._config.ingest.chunk_rows, self._tick)
+        how = trial.how_it_dies(file, self._config.ingest.chunk_rows, self._tick, self._stop.is_set)
         if how is not None:
             return f"kills the process that reads it ({how}); {deaths} daemons died with it in hand"
         return f"{deaths} daemons died with it in hand at the same row" if deaths >= MOST_DEATHS else None

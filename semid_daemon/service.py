@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from semid_daemon import trial
 from semid_daemon.asking import Arguments
 from semid_daemon.backoff import pause_s
 from semid_daemon.commands import CommandDesk, CommandError
@@ -119,6 +118,7 @@ class Service:
             progress,
             self._in_hand,
             self._attend,
+            stop,
             heed_retry_times=not once,
             now=now,
         )
@@ -131,6 +131,7 @@ class Service:
             progress,
             self._intake,
             self._device,
+            watchdog=self._watchdog,
             stop=stop,
             doing=self._set_doing,
             tick=self._attend,
@@ -168,7 +169,6 @@ class Service:
 
     def run(self) -> Outcome:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
-        trial.stopping = self._stop.is_set
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
             self._intake.note_death()
@@ -188,7 +188,6 @@ class Service:
                 self._intake.rejected, self._intake.deferred, self._gathering.missing_rows(), self._intake.missing
             )
         finally:
-            trial.stopping = threading.Event().is_set
             self._turns.close()
             self._refreshing.close()
             self._in_hand.close()

@@ -12,7 +12,6 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,14 +34,12 @@ _ENDED_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 _timeouts: Counter[tuple[str, Signature]] = Counter()
 
-# Whether the daemon is to end, which then does not wait for a trial. Set by the daemon when it starts.
-stopping: Callable[[], bool] = threading.Event().is_set
 
-
-def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None]) -> str | None:
+def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None], stopping: Callable[[], bool]) -> str | None:
     """Read a file through in a process of its own; how that process died, or None when it did not.
 
     A file that is merely bad, or that changed, does not kill: its reason is found in the usual way.
+    A daemon that is `stopping` does not wait for it.
     Raises FileChangedError when the trial was interrupted and says nothing of the file: it is taken up anew.
     Raises OSError when the file cannot be tried just now.
     """
@@ -61,7 +58,7 @@ def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None]) -> st
         start_new_session=True,
     )
     try:
-        status = _wait(child, _SECONDS + file.signature.size_bytes / _BYTES_PER_S, tick)
+        status = _wait(child, _SECONDS + file.signature.size_bytes / _BYTES_PER_S, tick, stopping)
     finally:
         child.kill()
         child.wait()
@@ -82,7 +79,9 @@ def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None]) -> st
     return f"exit status {status}" if status else None
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None]) -> int | None:
+def _wait(
+    child: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None], stopping: Callable[[], bool]
+) -> int | None:
     """The child's exit status; None when it took too long, or is not waited for because the daemon is to end."""
     until = time.monotonic() + seconds
     while True:

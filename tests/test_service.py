@@ -300,6 +300,7 @@ def intake(catalogue: Config) -> Iterator[Intake]:
             PlainProgress(),
             in_hand,
             lambda: None,
+            threading.Event(),
             now=lambda: float(next(seconds)),
         )
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -46,8 +45,8 @@ def child(monkeypatch):
     return use
 
 
-def try_it(file: DropFile, tick=lambda: None) -> str | None:
-    return trial.how_it_dies(file, 50, tick)
+def try_it(file: DropFile, tick=lambda: None, stopping=lambda: False) -> str | None:
+    return trial.how_it_dies(file, 50, tick, stopping)
 
 
 def test_a_good_file_does_not_kill(file: DropFile):
@@ -74,14 +73,11 @@ def test_ended_from_outside_says_nothing_of_the_file(file: DropFile, child, numb
 
 
 @pytest.mark.parametrize("code", ["import time; time.sleep(60)", "import os; os.abort()"])
-def test_a_stop_interrupts_and_does_not_wait(file: DropFile, child, monkeypatch, code: str):
+def test_a_stop_interrupts_and_does_not_wait(file: DropFile, child, code: str):
     child(code)
-    stop = threading.Event()
-    stop.set()
-    monkeypatch.setattr(trial, "stopping", stop.is_set)
     started = time.monotonic()
     with pytest.raises(FileChangedError, match="interrupted"):
-        try_it(file)
+        try_it(file, stopping=lambda: True)
     assert time.monotonic() - started < 20
 
 

@@ -414,6 +414,7 @@ def test_fault_31_symbolic_links(trained: Config, clustered: Rows, caplog):
     assert_sound(trained, 70)
     for name in ("file.npz", "dir", "loop", "dangling.npz"):
         assert f"{name}: symbolic link: never read" in caplog.text
+    assert query(trained, "SELECT count(*) FROM events WHERE message GLOB '*: symbolic link: *'") == [(4,)]
 
 
 def test_fault_32_things_that_are_no_files(trained: Config, caplog):
