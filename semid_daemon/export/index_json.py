@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from semid_daemon.export.job import Form, Job
@@ -15,7 +14,7 @@ def write(job: Job, path: Path) -> None:
         file.write("{")
         for items in job.chunks():
             lines = (
-                f'"{row}": {json.dumps(tokens)}'
+                '"{}": ["{}"]'.format(row, '", "'.join(tokens))
                 for row, tokens in enumerate(token_rows(job, items), start=items.first_row)
             )
             file.write((",\n" if items.first_row else "\n") + ",\n".join(lines))

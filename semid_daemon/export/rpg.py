@@ -13,10 +13,9 @@ def write(job: Job, path: Path) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write("{")
         for items in job.chunks():
-            lines = (
-                f"{json.dumps(item_id)}: {codes}"
-                for item_id, codes in zip(items.item_ids, items.codes_NL.tolist(), strict=True)
-            )
+            # In one call; a line break within an item ID is spelled otherwise.
+            names = json.dumps(items.item_ids, separators=("\n", ": "))[1:-1].split("\n")
+            lines = map("{}: {}".format, names, items.codes_NL.tolist())
             file.write((",\n" if items.first_row else "\n") + ",\n".join(lines))
         file.write("\n}\n")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from semid_daemon.export.job import Form, Job
-from semid_daemon.export.vocabulary import token, token_rows
+from semid_daemon.export.vocabulary import numbers_of, token, token_rows
 
 
 def write(job: Job, path: Path) -> None:
@@ -18,24 +20,25 @@ def write(job: Job, path: Path) -> None:
     """
     layers, size = job.published.layers, job.published.codebook_size
     vocabulary = [token(layer, code) for layer in range(layers) for code in range(size)]
-    above: list[str] = []
+    depth = layers + job.collisions
+    above = np.full((1, depth), -1, dtype=np.int64)
     suffixes = 0
     with open(path, "w", encoding="utf-8") as file:
         file.write('{"trie": {')
         for items in job.chunks():
-            pieces = []
             suffixes = max(suffixes, int(items.suffixes_N.max()) + 1)
-            for tokens in token_rows(job, items):
-                shared = next((n for n, (a, b) in enumerate(zip(above, tokens, strict=False)) if a != b), len(above))
-                if shared == len(tokens):  # without suffixes: a semantic ID again
-                    continue
-                if above:
-                    pieces.append("}" * (len(above) - shared) + ",")
-                pieces.append("\n")
-                pieces.append("".join(f'"{each}":{{' for each in tokens[shared:]))
-                above = tokens
+            numbers_NW = numbers_of(job, items)
+            differs_NW = numbers_NW != np.concatenate([above, numbers_NW[:-1]])
+            shared_N = np.where(differs_NW.any(axis=1), differs_NW.argmax(axis=1), depth)
+            above = numbers_NW[-1:]
+            pieces = []
+            for tokens, shared in zip(token_rows(job, items, '"{}":{{'), shared_N.tolist(), strict=True):
+                if shared < depth:  # else, without suffixes, a semantic ID again
+                    pieces.append("}" * (depth - shared) + ",\n" + "".join(tokens[shared:]))
+            if items.first_row == 0:
+                pieces[0] = pieces[0].lstrip("},")
             file.write("".join(pieces))
-        file.write("}" * len(above) + '},\n"tokens": [\n')
+        file.write("}" * (depth if suffixes else 0) + '},\n"tokens": [\n')
         if job.collisions:
             vocabulary += [token(layers, suffix) for suffix in range(max(suffixes, job.published.max_bucket))]
         file.write(",\n".join(map(json.dumps, vocabulary)) + "\n]}\n")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from string import ascii_lowercase
 
+import numpy as np
+
 from semid_daemon.export.job import Job
-from semid_daemon.store.catalogue import Items
+from semid_daemon.store.catalogue import IntArray, Items
 
 
 def token(layer: int, code: int) -> str:
@@ -14,13 +16,19 @@ def token(layer: int, code: int) -> str:
     return f"<{ascii_lowercase[layer]}_{code}>"
 
 
-def token_rows(job: Job, items: Items) -> Iterator[list[str]]:
-    """Every item's tokens: one a layer, and where anything in the generation collides one more for the suffix.
+def numbers_of(job: Job, items: Items) -> IntArray:
+    """Every item's codes, and where anything in the generation collides its suffix as well (int64).
 
     So all rows of an export, and of the deltas after it, have the same length until the first collision.
     """
-    layers = job.published.layers
-    columns = [[token(layer, code) for code in items.codes_NL[:, layer].tolist()] for layer in range(layers)]
-    if job.collisions:
-        columns.append([token(layers, suffix) for suffix in items.suffixes_N.tolist()])
-    return map(list, zip(*columns, strict=True))
+    return np.column_stack([items.codes_NL, items.suffixes_N]) if job.collisions else items.codes_NL
+
+
+def token_rows(job: Job, items: Items, form: str = "{}") -> Iterator[tuple[str, ...]]:
+    """The tokens of `numbers_of`, each written into a form."""
+    columns = []
+    for layer, numbers_N in enumerate(numbers_of(job, items).T):
+        size = max(job.published.codebook_size, int(numbers_N.max()) + 1)
+        tokens = [form.format(token(layer, number)) for number in range(size)]
+        columns.append(map(tokens.__getitem__, numbers_N.tolist()))
+    return zip(*columns, strict=True)

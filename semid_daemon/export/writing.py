@@ -144,7 +144,7 @@ class _RowMap:
 
     def add(self, item_ids: list[str]) -> None:
         before = "\n" if not self._rows else ",\n"
-        self._file.write(before + ",\n".join(map(json.dumps, item_ids)))
+        self._file.write(before + json.dumps(item_ids, separators=(",\n", ": "))[1:-1])
         rows = range(self._rows, self._rows + len(item_ids))
         self._numbered &= all(map(str.__eq__, item_ids, map(str, rows)))
         self._numbers &= all(item_id.isdecimal() for item_id in item_ids)
