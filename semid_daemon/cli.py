@@ -86,6 +86,7 @@ def main(debug: bool) -> None:
     semid export OUT    the IDs as another program reads them
     semid encode FILE   IDs for a file, publishing nothing
     semid inspect FILE  what would be read of a file
+    semid import-codebooks FILE   start from codebooks trained elsewhere
     semid doctor        check everything
     """
 

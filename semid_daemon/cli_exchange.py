@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from semid_daemon.cli_generations import ask_long, wait_option
 from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import Config, Ingest, find_config, load_config
 from semid_daemon.errors import BadFileError, ConfigError
@@ -223,4 +224,62 @@ def _ingest_settings(path: Path | None) -> Ingest:
     return config.ingest if config else Ingest()
 
 
-COMMANDS = (export, inspect, encode)
+@click.command("import-codebooks")
+@config_option
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--normalize-residuals/--no-normalize-residuals",
+    "normalize",
+    default=None,
+    help="Whether the program that made them L2-normalizes every layer's input. Only GRID has both; it is asked for"
+    " where its checkpoint does not say.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    metavar="OUT.safetensors",
+    help="Only write them as a codebook file of semid, for `semid encode` and Python. No catalogue is needed.",
+)
+@wait_option
+@json_option
+def import_codebooks(
+    config_path: Path | None, file: Path, normalize: bool | None, out: Path | None, wait: bool, as_json: bool
+) -> None:
+    """Start from codebooks that another program trained: a GRID checkpoint, MiniOneRec's .npz (codebook_0...),
+    OpenOneRec's state dict (centroids.0...), a FAISS IndexResidualQuantizer, or a codebook file of semid.
+
+    In a catalogue without a generation they become generation 1, instead of a training, and what has gathered is
+    encoded with them. Otherwise they are prepared as the next generation beside the active one, as `semid train`
+    does: nothing published changes before `semid promote`. Codes are the program's own; codebooks with which
+    semid could not give the same codes are refused. Nothing in FILE is executed. Asks the daemon; while it is
+    down, the command waits for it.
+    """
+    from semid_daemon.generations.codebook_files import fingerprint, write_codebooks
+    from semid_daemon.generations.foreign import read_foreign
+    from semid_daemon.staging import stage_codebooks
+
+    foreign = read_foreign(file, normalize)
+    codebooks = foreign.codebooks
+    click.echo(
+        f"{shown(str(file))}: {foreign.program}, {codebooks.layers} layers of {codebooks.codebook_size:,} codes, dim"
+        f" {codebooks.dim:,}, residuals {'normalized' if codebooks.normalize_residuals else 'as they are'}"
+        + (f", beam {codebooks.beam_width}" if codebooks.beam_width > 1 else "")
+        + f": {fingerprint(codebooks)}",
+        err=True,
+    )
+    settings = {"origin": "imported", "program": foreign.program, "file": file.name}
+    if out is not None:
+        write_codebooks(out, codebooks, settings)
+        return
+    config = load_config(find_config(config_path))
+    if config.quantizer.dim not in (None, codebooks.dim):
+        raise ConfigError(
+            f"quantizer.dim in semid.toml is {config.quantizer.dim}, that of the codebooks {codebooks.dim}"
+        )
+    arguments = {"codebooks": stage_codebooks(config, codebooks, settings)}
+    ask_long(config, "import-codebooks", arguments, wait=wait, as_json=as_json)
+
+
+COMMANDS = (export, inspect, encode, import_codebooks)

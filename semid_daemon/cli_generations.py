@@ -37,7 +37,12 @@ def generations(config_path: Path | None, as_json: bool) -> None:
 
 
 def _generation_text(row: GenerationRow) -> str:
-    came = {"first": "the first rows", "anew": "all rows", "candidate": "the candidate"}[row.origin]
+    came = {
+        "first": "the first rows",
+        "anew": "all rows",
+        "candidate": "the candidate",
+        "imported": "codebooks trained elsewhere",
+    }[row.origin]
     text = f"{row.generation:>4}  {row.status:<9}  {row.items:>11,} items  from {came}"
     text += f" of generation {row.based_on}" if row.origin == "candidate" else ""
     text += f", {row.collisions}" if row.collisions != "suffix" else ""
@@ -95,9 +100,13 @@ def rollback(config_path: Path | None, generation: int | None, wait: bool, as_js
 
 
 def _ask_long(config_path: Path | None, command: str, arguments: dict[str, Any], wait: bool, as_json: bool) -> None:
+    ask_long(load_config(find_config(config_path)), command, arguments, wait=wait, as_json=as_json)
+
+
+def ask_long(config: Config, command: str, arguments: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    """Put a command that may take long in the daemon's way, wait briefly or for its end, and print its answer."""
     from semid_daemon.asking import answer_of, submit
 
-    config = load_config(find_config(config_path))
     name = submit(config.commands_dir, command, arguments)
     answered = answer_of(config.database, name, _PATIENCE_S if _is_alive(config) else 0.0)
     while answered is None and wait and _is_alive(config):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from semid_daemon import ingest
@@ -13,7 +13,7 @@ from semid_daemon.backoff import pause_s
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError
-from semid_daemon.errors import BadFileError
+from semid_daemon.errors import BadFileError, CodebookError
 from semid_daemon.generations.baseline import measure_baseline
 from semid_daemon.generations.codebook_files import save_codebooks
 from semid_daemon.generations.sampling import RowsChangedError, max_sample_rows, sample_rows
@@ -24,10 +24,12 @@ from semid_daemon.journal import Journal
 from semid_daemon.meanwhile import each_meanwhile
 from semid_daemon.quantizer import Device, Encoder, describe_device
 from semid_daemon.records import Baseline, Codebooks, FloatArray, TrainingStep
+from semid_daemon.store.generations import Origin
 from semid_daemon.store.writer import Writer
 from semid_daemon.watchdog import Watchdog
 
 _FIRST_PAUSE_S = 10.0
+_BASELINE_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class _Trained:
 
     codebooks: Codebooks
     rows: int
-    baseline: Baseline
+    baseline: Baseline | None
     files: list[int]
     elapsed_s: float
 
@@ -76,6 +78,7 @@ class Gathering:
         self._unpublished: _Trained | None = None
         self._failures = 0
         self._not_before = 0.0
+        self.superseded: Callable[[], bool] = lambda: False  # whether generation 1 comes from elsewhere
 
     def missing_rows(self) -> int:
         """How many more rows are needed before the first training; 0 once there is a generation."""
@@ -119,7 +122,7 @@ class Gathering:
     def train_when_enough(self) -> bool:
         """Publish generation 1 once all that lies there is counted, and enough; whether that was tried."""
         gathered = self._intake.waiting
-        if self._now() < self._not_before or not gathered or self.missing_rows():
+        if self._now() < self._not_before or not gathered or self.missing_rows() or self.superseded():
             return False
         if gathered.first_uncounted() is not None:
             return False
@@ -130,8 +133,9 @@ class Gathering:
         try:
             if self._unpublished is None:
                 self._train(waiting)
-            if self._unpublished is not None:
-                self._publish(self._unpublished)
+            if self._unpublished is not None and not self.superseded():
+                settings = training_settings(self._config.quantizer, self._config.training, self._unpublished.rows)
+                self._publish(self._unpublished, settings)
             self._failures = 0
         except (FileChangedError, BadFileError):
             self._intake.rescan()  # a gathered file is no longer what it was
@@ -194,6 +198,9 @@ class Gathering:
                 if self._stop.is_set():
                     self._journal.info("training interrupted; it starts anew with the next run")
                     return None
+                if self.superseded():
+                    self._journal.info("training ended: generation 1 is imported")
+                    return None
         return trainer.codebooks
 
     def _watched(self, steps: Iterator[TrainingStep]) -> Iterator[TrainingStep]:
@@ -209,9 +216,38 @@ class Gathering:
         self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
         self._tick()
 
-    def _publish(self, trained: _Trained) -> None:
+    def begin_with(self, codebooks: Codebooks, settings: Mapping[str, str]) -> None:
+        """Publish codebooks that were trained elsewhere as generation 1; new rows are judged by those gathered.
+
+        Raises CodebookError where gathered files are of another dimension: all of them would be rejected.
+        """
+        started = self._now()
+        gathered = self._intake.waiting
+        waiting = [gathered[file_id] for file_id in sorted(gathered) if gathered[file_id].ledger.rows_usable]
+        for each in waiting:
+            if each.ledger.dim != codebooks.dim:
+                raise CodebookError(
+                    f"{each.file.name} has dim {each.ledger.dim}, the codebooks {codebooks.dim}; nothing was published"
+                )
+        total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
+        baseline = None
+        if waiting:
+            self._doing("gathering", "sampling the rows to judge new ones by")
+            memory_mb = self._config.training.max_memory_mb
+            sample_ND = sample_rows(
+                ingest.rows_of(waiting, self._config.ingest, self._tick),
+                total_rows=total_rows,
+                max_rows=min(_BASELINE_ROWS, max_sample_rows(codebooks.dim, memory_mb, codebooks.beam_width)),
+                dim=codebooks.dim,
+                seed=self._config.quantizer.seed,
+            )
+            baseline = measure_baseline(Encoder(codebooks, self._device), sample_ND, total_rows, self._tick)
+        files = [each.ledger.id for each in waiting]
+        trained = _Trained(codebooks, total_rows, baseline, files, self._now() - started)
+        self._publish(trained, settings, origin="imported")
+
+    def _publish(self, trained: _Trained, settings: Mapping[str, str], origin: Origin = "first") -> None:
         """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
-        settings = training_settings(self._config.quantizer, self._config.training, trained.rows)
         fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
         generation = self._writer.publish_generation(
             fingerprint,
@@ -221,6 +257,7 @@ class Gathering:
             trained_files=trained.files,
             collisions=self._config.generations.collisions,
             bucket_capacity=self._config.generations.bucket_capacity,
+            origin=origin,
         )
         self._unpublished = None
         self._journal.info(

@@ -28,6 +28,7 @@ from semid_daemon.kept import KeptChunk, KeptRows, RowsGoneError
 from semid_daemon.learning import Learner
 from semid_daemon.quantizer import Device, Encoder, neighbours, quantization_errors, shared_prefixes
 from semid_daemon.records import CodeArray, Codebooks, FloatArray, TrainingStep
+from semid_daemon.staging import staged_codebooks
 from semid_daemon.store.chunks import Chunk
 from semid_daemon.store.generations import Origin
 from semid_daemon.store.writer import Generation, Metric, Writer
@@ -91,16 +92,21 @@ class Preparing:
 
     # -- training ----------------------------------------------------------------------------------
 
-    def train(self, origin: Origin, requested_by: str) -> Pieces:
+    def train(self, origin: Origin, requested_by: str, imported: str = "") -> Pieces:
         """Prepare a generation from the candidate, or trained anew on the kept rows and matched to the active one.
+
+        With origin "imported" from the staged codebooks of that fingerprint, whose codes keep their numbers.
 
         Raises CannotPrepareError, RowsGoneError, RowsChangedError, OSError or MemoryError; nothing has changed then.
         """
         active = self._writer.active_generation()
         assert active is not None
         through, total_rows = self._writer.last_chunk(), active.items
-        work = self._from_candidate if origin == "candidate" else self._anew
-        trained = yield from work(active, through, total_rows)
+        if origin == "imported":
+            trained = yield from self._imported(imported, active, through, total_rows)
+        else:
+            work = self._from_candidate if origin == "candidate" else self._anew
+            trained = yield from work(active, through, total_rows)
         settings = training_settings(self._config.quantizer, self._config.training, trained.rows)
         settings |= {"origin": origin, "based_on": active.fingerprint}
         baseline = measure_baseline(
@@ -136,6 +142,15 @@ class Preparing:
                 " `semid train --from anew` trains on the whole catalogue"
             )
         codebooks = replace(self._encoder(active.generation).codebooks, centroids_LKD=state.centroids_LKD)
+        sample_ND = yield from self._sample(active, through, total_rows, _BASELINE_ROWS)
+        return _Trained(codebooks, total_rows, sample_ND)
+
+    def _imported(
+        self, name: str, active: Generation, through: int, total_rows: int
+    ) -> Generator[None, None, _Trained]:
+        codebooks, _ = staged_codebooks(self._config, name)
+        if codebooks.dim != active.dim:
+            raise CannotPrepareError(f"the catalogue's embeddings have dim {active.dim}, the codebooks {codebooks.dim}")
         sample_ND = yield from self._sample(active, through, total_rows, _BASELINE_ROWS)
         return _Trained(codebooks, total_rows, sample_ND)
 
@@ -364,4 +379,9 @@ class Preparing:
         self._journal.info(f"generation {number} deleted: {fingerprint}")
 
 
-_ORIGINS = {"candidate": "the candidate", "anew": "the whole catalogue", "first": "the first rows"}
+_ORIGINS = {
+    "candidate": "the candidate",
+    "anew": "the whole catalogue",
+    "first": "the first rows",
+    "imported": "codebooks trained elsewhere",
+}

@@ -32,6 +32,7 @@ class _Wish:
     kind: str  # train, switch
     origin: Origin = "anew"
     generation: int = 0
+    codebooks: str = ""  # of origin "imported": the fingerprint of those that lie staged
 
 
 class Refreshing:
@@ -82,6 +83,9 @@ class Refreshing:
         if made is None and name not in self._wishes:
             if self._writer.active_generation() is None:
                 raise CommandError("there is no generation yet: the first one is trained when rows enough have come")
+            if arguments.get("from") == "imported":
+                self._wishes[name] = _Wish(name, "train", "imported", codebooks=str(arguments.get("codebooks")))
+                return None
             origin = arguments.get("from", "candidate" if self._settings.mode == "continual" else "anew")
             if origin not in ("candidate", "anew"):
                 raise CommandError('"from": give "candidate" or "anew"')
@@ -230,7 +234,7 @@ class Refreshing:
             self._writer.begin_deleting(former.generation)
             yield from self._preparing.delete(former.generation)
         requested_by = f"{wish.name} {self._writer.last_chunk()}" if wish.name.startswith(_AUTO) else wish.name
-        yield from self._preparing.train(wish.origin, requested_by)
+        yield from self._preparing.train(wish.origin, requested_by, wish.codebooks)
         self._wishes.pop(wish.name, None)
 
     def _completing(self, generation: Generation) -> Pieces:

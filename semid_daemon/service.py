@@ -23,6 +23,7 @@ from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks
 from semid_daemon.generations.spool import Spool
 from semid_daemon.host import Host
+from semid_daemon.importing import Importing
 from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Waiting, encode_steps
 from semid_daemon.intake import Intake, said
@@ -101,6 +102,7 @@ class Service:
                 "train": lambda name, arguments: self._refreshing.train(name, arguments),
                 "promote": lambda name, arguments: self._refreshing.promote(name, arguments),
                 "rollback": lambda name, arguments: self._refreshing.rollback(name, arguments),
+                "import-codebooks": lambda name, arguments: self._importing.handle(name, arguments),
             },
         )
         writer.limit_wal(config.ingest.max_wal_mb << 20)
@@ -161,6 +163,7 @@ class Service:
             before_switch=self._turns.close,
             now=now,
         )
+        self._importing = Importing(config, writer, self._gathering, self._refreshing, now)
         self._wal_told = False
         self._done = 0  # files
         self._metrics_file = MetricsFile(config, version("semid"), self._journal, now)
@@ -246,7 +249,7 @@ class Service:
             return self._refreshing.work(idle=not worked) or worked
         if self._survey_some() or self._intake.queued > 0:
             return True
-        return self._gathering.train_when_enough() or worked
+        return self._importing.work(self._intake.unsettled) or self._gathering.train_when_enough() or worked
 
     def _forget(self) -> None:
         """What is remembered of the database may not be so any more."""

@@ -139,7 +139,7 @@ def test_inspect_sees_the_sidecar(tmp_path: Path):
 def test_the_daemon_reads_configured_fields(rows: Path, tmp_path: Path, clustered: Rows):
     root = tmp_path / "catalogue"
     assert invoke("init", root).exit_code == 0
-    (root / "semid.toml").write_text(SMALL + 'vector_field = "clip"\nid_field = "sku"\n')
+    (root / "semid.toml").write_text(SMALL.replace("[ingest]", '[ingest]\nvector_field = "clip"\nid_field = "sku"'))
     np.savez(root / "drop" / "a.npz", clip=clustered(70, 16), sku=np.array(ids("a", 70)), id=np.arange(70))
     os.rename(rows, root / "drop" / "rows.npz")
     done = semid("run", "--once", "-c", root / "semid.toml")

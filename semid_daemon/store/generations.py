@@ -16,7 +16,7 @@ from semid_daemon.store.clock import utc_now
 from semid_daemon.store.learned import Learned, Metric
 from semid_daemon.store.placement import Collisions, Placement
 
-Origin = Literal["first", "candidate", "anew"]
+Origin = Literal["first", "candidate", "anew", "imported"]
 
 _LARGE = (("_items", "item_id"), ("_buckets", "semantic_id"))
 _SMALL = (
@@ -124,6 +124,7 @@ class Generations(Chunks):
         trained_files: Sequence[int] = (),
         collisions: Collisions = "suffix",
         bucket_capacity: int = 1,
+        origin: Origin = "first",
     ) -> Generation:
         """Make codebooks, already safe on disk under their fingerprint, the active generation.
 
@@ -135,7 +136,8 @@ class Generations(Chunks):
                 fingerprint, codebooks, trained_rows, baseline, collisions, bucket_capacity
             )
             connection.execute(
-                "UPDATE _generations SET status = 'active', published_at = created_at WHERE generation = ?", (number,)
+                "UPDATE _generations SET status = 'active', published_at = created_at, origin = ? WHERE generation = ?",
+                (origin, number),
             )
             connection.executemany(
                 "UPDATE _files SET trained_in = ? WHERE id = ?", [(number, file_id) for file_id in trained_files]

@@ -95,7 +95,7 @@ _M001 = [
         trained_rows INTEGER NOT NULL,
         status TEXT NOT NULL
             CHECK (status IN ('preparing', 'ready', 'active', 'retired', 'deleting', 'deleted')),
-        origin TEXT NOT NULL DEFAULT 'first' CHECK (origin IN ('first', 'candidate', 'anew')),
+        origin TEXT NOT NULL DEFAULT 'first' CHECK (origin IN ('first', 'candidate', 'anew', 'imported')),
         based_on INTEGER REFERENCES _generations(generation),
         collisions TEXT NOT NULL DEFAULT 'suffix' CHECK (collisions IN ('suffix', 'next-best', 'shared')),
         bucket_capacity INTEGER NOT NULL DEFAULT 1 CHECK (bucket_capacity > 0),
