@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from semid_daemon import ingest
@@ -192,7 +192,7 @@ class Gathering:
             if rest is not None:
                 # Here the reading of files sees to the heartbeat.
                 steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
-            for step in self._watched(steps):
+            for step in self._watchdog.each(steps, "training: one step"):
                 self._record(run, step)
                 advance(1)
                 if self._stop.is_set():
@@ -202,14 +202,6 @@ class Gathering:
                     self._journal.info("training ended: generation 1 is imported")
                     return None
         return trainer.codebooks
-
-    def _watched(self, steps: Iterator[TrainingStep]) -> Iterator[TrainingStep]:
-        while True:
-            with self._watchdog.watch("training: one step"):
-                step = next(steps, None)
-            if step is None:
-                return
-            yield step
 
     def _record(self, run: str, step: TrainingStep) -> None:
         self._writer.add_training_steps(run, [step])

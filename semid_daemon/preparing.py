@@ -8,11 +8,8 @@ with (everything else).
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +23,7 @@ from semid_daemon.ingest import Tick, device_errors, encode_rows
 from semid_daemon.journal import Journal
 from semid_daemon.kept import KeptChunk, KeptRows, RowsGoneError
 from semid_daemon.learning import Learner
+from semid_daemon.meanwhile import each_meanwhile, meanwhile
 from semid_daemon.quantizer import Device, Encoder, neighbours, quantization_errors, shared_prefixes
 from semid_daemon.records import CodeArray, Codebooks, FloatArray, TrainingStep
 from semid_daemon.staging import staged_codebooks
@@ -35,7 +33,6 @@ from semid_daemon.store.writer import Generation, Metric, Writer
 from semid_daemon.watchdog import Watchdog
 
 Pieces = Generator[None, None, None]
-T = TypeVar("T")
 
 _ROWS_AT_ONCE = 20_000
 _BASELINE_ROWS = 65_536
@@ -163,14 +160,14 @@ class Preparing:
             raise CannotPrepareError(f"{len(sample_ND):,} rows for {quantizer.codebook_size} codes")
         trainer = make_trainer(quantizer, training, self._device)
         run = self._writer.next_training_run()
-        steps: Iterator[TrainingStep] = trainer.train(sample_ND)
+        steps: Iterator[TrainingStep] = each_meanwhile(trainer.train(sample_ND), self._tick)
         if len(sample_ND) < total_rows:
 
             def rest() -> Iterable[FloatArray]:
                 return (kept.batch.embeddings_ND for kept in self._catalogue(active, through))
 
             steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
-        for step in steps:
+        for step in self._watchdog.each(steps, "training: one step"):
             self._writer.add_training_steps(run, [step])
             self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
             yield
@@ -179,7 +176,7 @@ class Preparing:
         new_NL = yield from self._encoded(Encoder(trainer.codebooks, self._device), few_ND)
         old_NL = yield from self._encoded(old, few_ND)
         self._doing("training", "matching code numbers to the active generation's")
-        matched = self._meanwhile(lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL))
+        matched = meanwhile(lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL), self._tick)
         return _Trained(matched, total_rows, few_ND)
 
     def _encoded(self, encoder: Encoder, rows_ND: FloatArray) -> Generator[None, None, CodeArray]:
@@ -188,16 +185,6 @@ class Preparing:
             codes.append(encode_rows(encoder, rows_ND[start : start + self._config.ingest.chunk_rows]))
             yield
         return np.concatenate(codes)
-
-    def _meanwhile(self, work: Callable[[], T]) -> T:
-        """The result of one long call, with the heartbeat and commands seen to meanwhile."""
-        done = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(work)
-            future.add_done_callback(lambda _: done.set())
-            while not done.wait(0.1):
-                self._tick()
-            return future.result()
 
     # -- kept rows -----------------------------------------------------------------------------------
 

@@ -10,8 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from semid_daemon.errors import SemidError
+
+T = TypeVar("T")
 
 _log = logging.getLogger("semid")
 EXIT_HUNG = 70  # EX_SOFTWARE
@@ -46,6 +49,16 @@ class Watchdog:
             yield
         finally:
             del self._watched[call]
+
+    def each(self, items: Iterator[T], what: str) -> Iterator[T]:
+        """The items; making each of them is watched."""
+        while True:
+            with self.watch(what):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
     def _run(self) -> None:
         while True:
