@@ -177,8 +177,8 @@ def encode(
     """Encode files of embeddings into OUT.parquet: item_id, semantic_id, codes. Publishes nothing.
 
     The codes are those that the daemon would give. With --codebooks neither daemon nor database is needed;
-    field names and the policy for vectors of zeros come from semid.toml where there is one. Suffixes are the
-    catalogue's to give, and not here.
+    field names and the policy for vectors of zeros come from semid.toml where there is one. Codes are the nearest
+    ones: suffixes, and other codes where buckets are full (collisions = "next-best"), are the catalogue's to give.
     """
     from semid_daemon.console import start_logging
     from semid_daemon.generations.codebooks import Codebooks

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-from semid_daemon.errors import MachineError
+from semid_daemon.errors import MachineError, StoreError
 from semid_daemon.export.job import ExportError, Form, IdType, Job
 from semid_daemon.failpoints import failpoint
 from semid_daemon.records import Codebooks
@@ -57,9 +57,11 @@ def export(
     with _machine_errors(out), _staging(out) as staging:
         with _RowMap(staging / "ids") if form.dense else _NoMap() as row_map:
             latest = ""
+            written = 0
 
             def on_chunk(items: Items) -> None:
-                nonlocal latest
+                nonlocal latest, written
+                written += len(items.item_ids)
                 row_map.add(items.item_ids)
                 latest = max(latest, items.latest)
                 advance(len(items.item_ids))
@@ -75,6 +77,8 @@ def export(
                 form=form,
             )
             form.write(job, staging / "export")
+        if written != rows:
+            raise StoreError(f"{rows:,} items are counted, {written:,} are there; run `semid doctor`")
         if row_map.misnumbered:
             job.warnings.append(
                 "item IDs are numbers, but not all from 0 on: rows are not item numbers; map them by"

@@ -73,7 +73,7 @@ class Catalogue(Reader):
     """A read-only connection that stays at one moment of the database until it is closed.
 
     Raises StoreError when the database cannot be read, when nothing is published yet, and for a generation
-    that there is not.
+    that there is not or that does not have its items yet.
     """
 
     def __init__(self, path: Path, generation: int | None = None) -> None:
@@ -97,6 +97,8 @@ class Catalogue(Reader):
         ).fetchall()
         there = [(*found, status) for *found, status in rows if status not in ("deleting", "deleted")]
         for *found, status in there:
+            if found[0] == generation and status == "preparing":
+                raise StoreError(f"{self._path}: generation {generation} is being prepared: it lacks items still")
             if found[0] == generation or (generation is None and status == "active"):
                 found[5] = bool(found[5])
                 return Published(*found)

@@ -6,6 +6,7 @@ import csv
 import json
 import pickle
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -439,6 +440,12 @@ def margin(codebooks: Codebooks, embedding_D: FloatArray) -> float:
     return closest
 
 
+def test_faiss_that_is_not_installed_is_told(packages: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(SemidError, match=r"pip install 'semid\[faiss\]'"):
+        write(packages, "faiss", tmp_path / "x")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -548,6 +555,15 @@ def test_an_export_that_fails_leaves_what_was_there(packages: Published, tmp_pat
     assert (tmp_path / "x").read_text() == "old"
 
 
+def test_a_database_whose_count_is_wrong_is_not_exported(small, tmp_path: Path):
+    published = small(["a", "b"], [[0, 1], [0, 2]])
+    with closing(sqlite3.connect(published.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE _generations SET items = 3")
+    with pytest.raises(SemidError, match="3 items are counted, 2 are there; run `semid doctor`"):
+        write(published, "grid", tmp_path / "x")
+    assert not list(tmp_path.glob("*x*"))
+
+
 def test_what_the_snapshot_says_does_not_change_under_it(small, tmp_path: Path):
     published = small(["a", "b"], [[0, 1], [0, 2]])
     with Catalogue(published.database) as catalogue:
@@ -563,6 +579,10 @@ def test_what_the_snapshot_says_does_not_change_under_it(small, tmp_path: Path):
 def test_generations_that_are_not_there(small, tmp_path: Path):
     published = small(["a"], [[0, 1]])
     with pytest.raises(SemidError, match="no generation 7; there are: 1"), Catalogue(published.database, 7):
+        pass
+    with closing(sqlite3.connect(published.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE _generations SET status = 'preparing'")
+    with pytest.raises(SemidError, match="generation 1 is being prepared"), Catalogue(published.database, 1):
         pass
     Writer(tmp_path / "other.db").close()
     with pytest.raises(SemidError, match="nothing is published yet"), Catalogue(tmp_path / "other.db"):
