@@ -15,6 +15,7 @@ from semid_daemon.store.placement import Ranked
 from semid_daemon.store.writer import Candidate, Generation, Learned, Metric, Placement, Writer
 
 _FEWEST_ROWS = 256
+_MEASURED_ROWS = 4096  # of a chunk, evenly spaced, whose errors are measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,10 @@ class Learner:
         memory = self._memory(generation) if new else None
         if memory is None:
             return None
-        rows_ND, codes = np.ascontiguousarray(batch.embeddings_ND[new]), codes_NL[new]
+        if len(new) == len(codes_NL):
+            rows_ND, codes = batch.embeddings_ND, codes_NL
+        else:
+            rows_ND, codes = batch.embeddings_ND[new], codes_NL[new]
         memory, learned = self._measure(memory, rows_ND, codes, placement)
         if self._settings.mode == "continual":
             memory, learned = self._train(memory, learned, rows_ND)
@@ -98,7 +102,8 @@ class Learner:
         self, memory: _Memory, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
     ) -> tuple[_Memory, Learned]:
         number = memory.generation.generation
-        errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND, codes_NL, self._device)
+        some = slice(None, None, -(-len(rows_ND) // _MEASURED_ROWS))
+        errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
         assigned, collided = len(placement.plan.assign), placement.collisions
         seen = seen_rows(errors_N, codes_NL, memory.baseline, assigned=assigned, collided=collided)
         change = go_on(memory.drift, seen, memory.baseline, self._thresholds)
@@ -124,8 +129,10 @@ class Learner:
         waiting = [*memory.waiting, rows_ND]
         enough = max(_FEWEST_ROWS, generation.layers * generation.codebook_size)
         if sum(len(each) for each in waiting) < enough:
+            waiting[-1] = rows_ND.copy()  # the chunk's memory is not ours
             return replace(memory, waiting=waiting), replace(learned, waiting_ND=rows_ND)
-        step = self._trainer(memory).learn(memory.candidate, np.concatenate(waiting))
+        together_ND = np.concatenate(waiting) if len(waiting) > 1 else rows_ND
+        step = self._trainer(memory).learn(memory.candidate, together_ND)
         state = step.state
         revived = [Metric("revived", float(count), layer) for layer, count in enumerate(step.revived) if count]
         metrics = {**learned.metrics, f"candidate-{generation.generation}": revived}

@@ -49,14 +49,15 @@ def nothing_seen(layers: int, codebook_size: int) -> Seen:
     return Seen(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros((layers, codebook_size)))
 
 
-def seen_rows(errors_N: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int) -> Seen:
-    """What a chunk's new rows come to."""
+def seen_rows(errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int) -> Seen:
+    """What a chunk's new rows come to. `errors_S` are the errors of all of them, or of a sample."""
     codebook_size = baseline.counts_LK.shape[1]
+    rows = float(len(codes_NL))
     return Seen(
-        rows=float(errors_N.size),
-        squares=float(errors_N.size),
-        errors=float(errors_N.sum(dtype=np.float64)),
-        tail=float(np.count_nonzero(errors_N > baseline.error_p99)),
+        rows=rows,
+        squares=rows,
+        errors=float(errors_S.mean(dtype=np.float64)) * rows,
+        tail=float((errors_S > baseline.error_p99).mean()) * rows,
         assigned=float(assigned),
         collided=float(collided),
         counts_LK=np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T]).astype(float),

@@ -40,7 +40,8 @@ class CandidateState:
 class CandidateStep:
     """What one chunk made of a candidate. `losses` and `revived` have a value per layer.
 
-    A layer's loss is the mean squared distance of its inputs to their centroids as they were before the step.
+    A layer's loss is the mean squared distance of its inputs to their centroids as they were before the step, with the
+    biases of balanced codebooks.
     """
 
     state: CandidateState
@@ -77,17 +78,19 @@ class ContinualTrainer:
             if self._normalize:
                 residual_ND = torch.nn.functional.normalize(residual_ND, dim=1)
             centroids_KD = torch.from_numpy(before_KD).to(self._device)
-            labels_N, _ = assign(residual_ND, centroids_KD, self._biases_L[layer])
-            errors_N = (residual_ND - centroids_KD[labels_N]).square().sum(dim=1)
-            losses.append(float(errors_N.mean(dtype=torch.float64)))
+            labels_N, best_N = assign(residual_ND, centroids_KD, self._biases_L[layer])
+            squares_N = torch.linalg.vector_norm(residual_ND, dim=1).square_()
+            errors_N = squares_N.sub_(best_N, alpha=2)  # with the bias of its code, where there are biases
+            losses.append(max(0.0, float(errors_N.mean(dtype=torch.float64))))
             sums_KD, came_K = cluster_sums(residual_ND, labels_N, centroids_KD.shape[0])
             counts64_K = torch.from_numpy(counts_K * kept).to(self._device) + came_K
             share_K = (came_K / counts64_K.clamp_min(1e-12)).float()
             means_KD = sums_KD / came_K.clamp_min(1)[:, None]
             centroids_KD = torch.lerp(centroids_KD, means_KD, share_K[:, None])
-            dead = self._revive(centroids_KD, counts64_K, residual_ND, errors_N, state.steps, layer)
-            revived.append(dead)
-            residual_ND = residual_ND - centroids_KD[labels_N]
+            inputs_ND = residual_ND
+            if layer + 1 < len(state.centroids_LKD):
+                residual_ND = residual_ND - centroids_KD.index_select(0, labels_N)
+            revived.append(self._revive(centroids_KD, counts64_K, inputs_ND, errors_N, state.steps, layer))
             layers.append(centroids_KD.cpu().numpy())
             all_counts.append(counts64_K.cpu().numpy())
         following = CandidateState(np.stack(layers), np.stack(all_counts), state.steps + 1, state.rows + rows)
@@ -104,7 +107,9 @@ class ContinualTrainer:
         n_clusters = counts_K.numel()
         threshold = _DEAD_SHARE * float(counts_K.sum()) / n_clusters
         dead_C = (counts_K < threshold).nonzero()[:, 0][: max(1, int(_MOST_REVIVED * n_clusters))]
-        weights = errors_N.double().cpu().numpy()
+        if not dead_C.numel():
+            return 0
+        weights = errors_N.double().clamp_min(0).cpu().numpy()
         dead_C = dead_C[: int(np.count_nonzero(weights))]
         if not dead_C.numel():
             return 0

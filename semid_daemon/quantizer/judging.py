@@ -5,13 +5,17 @@ Shape suffixes: N rows, D dim, K codes, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from semid_daemon.quantizer.parallel import for_each_span
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
-_CHUNK_BYTES = 1 << 26
+_TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28, "mps": 1 << 27}
+_SMALLEST_NORM = 1e-30
 
 
 def quantization_errors(
@@ -21,26 +25,32 @@ def quantization_errors(
 
     Without normalization the reconstruction is sum_l c_l. With it, let n_0 = x / ||x||, rho_{l+1} = ||n_l - c_l|| and
     n_{l+1} = (n_l - c_l) / rho_{l+1}: the row of length 1 is reconstructed as sum_l rho_1 … rho_l c_l, which leaves
-    rho_1² … rho_L² of it. A row of zeros has the error that its first centroid leaves.
+    rho_1² … rho_L² of it. A row of zeros has no error.
     """
     centroids_LKD = torch.from_numpy(codebooks.centroids_LKD).to(device)
-    errors_N = np.empty(len(embeddings_ND), dtype=np.float32)
-    step = max(1, _CHUNK_BYTES // (4 * codebooks.dim))
-    for start in range(0, len(embeddings_ND), step):
-        rows = slice(start, start + step)
-        residual_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND[rows])).to(device)
-        codes = torch.from_numpy(codes_NL[rows].astype(np.int64)).to(device)
-        errors = torch.ones(residual_ND.shape[0], device=device)
-        for layer, centroids_KD in enumerate(centroids_LKD):
+    errors_N = torch.empty(len(embeddings_ND), device=device)
+    rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND)).to(device)
+    codes = torch.from_numpy(codes_NL.astype(np.int64)).to(device)
+    step = max(1, _TILE_BYTES[device.type] // (4 * codebooks.dim))
+
+    def measure(tiles: Sequence[slice]) -> None:
+        for tile in tiles:
+            # The residual as it is, r = rho n: subtracting rho c leaves the same as normalizing at every layer.
+            residual_ND = rows_ND[tile].clone()
+            first_N = norms_N = torch.linalg.vector_norm(residual_ND, dim=1)
+            for layer, centroids_KD in enumerate(centroids_LKD):
+                chosen_ND = centroids_KD.index_select(0, codes[tile, layer])
+                if codebooks.normalize_residuals:
+                    residual_ND.addcmul_(chosen_ND, norms_N[:, None], value=-1)
+                else:
+                    residual_ND.sub_(chosen_ND)
+                norms_N = torch.linalg.vector_norm(residual_ND, dim=1)
             if codebooks.normalize_residuals:
-                residual_ND = torch.nn.functional.normalize(residual_ND, dim=1)
-            residual_ND = residual_ND - centroids_KD[codes[:, layer]]
-            if codebooks.normalize_residuals:
-                errors *= residual_ND.square().sum(dim=1)
-        if not codebooks.normalize_residuals:
-            errors = residual_ND.square().sum(dim=1)
-        errors_N[rows] = errors.cpu().numpy()
-    return errors_N
+                norms_N = norms_N / first_N.clamp_min(_SMALLEST_NORM)
+            errors_N[tile] = norms_N.square()
+
+    for_each_span(device, len(rows_ND), step, measure)
+    return errors_N.cpu().numpy()
 
 
 class NextBest:
