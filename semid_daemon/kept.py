@@ -110,6 +110,7 @@ class KeptRows:
                 self._config.drop_dir,
                 self._config.done_dir,
                 SIDECAR_SUFFIXES,
+                self._config.ingest.fields,
             )
 
     def _batch(self, file: DropFile, chunk: Chunk) -> EmbeddingBatch:

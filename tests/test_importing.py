@@ -72,9 +72,13 @@ def answers(root: Path) -> list[tuple]:
 
 
 def test_generation_1_and_the_next(root: Path, tmp_path: Path, clustered: Rows):
+    # With fields of their own names, which finished files are read again by.
+    names = '[ingest]\nvector_field = "clip"\nid_field = "sku"'
+    (root / "semid.toml").write_text(SMALL.replace("[ingest]", names))
     rows_ND = clustered(50, D, seed=3)
     first = minionerec(tmp_path / "first.npz", rows_ND)
-    drop_npz(root / "drop", "a.npz", ids("a", 40), rows_ND[:40])  # too few to train on
+    others = {"embeddings": -rows_ND[:40], "item_ids": np.arange(40)}
+    np.savez(root / "drop" / "a.npz", clip=rows_ND[:40], sku=np.array(ids("a", 40)), **others)  # too few to train on
     assert run_once(root).missing_rows == 24
 
     asked = invoke("import-codebooks", first, "-c", root / "semid.toml")
@@ -91,7 +95,7 @@ def test_generation_1_and_the_next(root: Path, tmp_path: Path, clustered: Rows):
     assert not list((root / "state" / "commands").glob(".*.safetensors"))
 
     # Later files are encoded with them; then others become the next generation, which changes nothing by itself.
-    drop_npz(root / "drop", "b.npz", ids("b", 10), rows_ND[40:])
+    np.savez(root / "drop" / "b.npz", clip=rows_ND[40:], sku=np.array(ids("b", 10)))
     second = minionerec(tmp_path / "second.npz", rows_ND[::-1].copy())
     assert invoke("import-codebooks", second, "-c", root / "semid.toml").exit_code == 0
     run_once(root)

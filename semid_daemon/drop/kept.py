@@ -8,12 +8,19 @@ from pathlib import Path
 
 from semid_daemon.drop.finish import names_when_moved
 from semid_daemon.drop.scan import signature_of
+from semid_daemon.field_names import FieldNames
 from semid_daemon.names import path_of
 from semid_daemon.records import DropFile, Signature
 
 
 def find_kept(
-    name: str, digest: str, size_bytes: int, drop_dir: Path, done_dir: Path, sidecar_suffixes: tuple[str, ...]
+    name: str,
+    digest: str,
+    size_bytes: int,
+    drop_dir: Path,
+    done_dir: Path,
+    sidecar_suffixes: tuple[str, ...],
+    fields: FieldNames,
 ) -> Iterator[DropFile]:
     """Files that can be the one of this name, digest and size, each under the name that it had when it was dropped.
 
@@ -30,7 +37,7 @@ def find_kept(
             continue
         beside = (path.with_name(base + suffix) for base in (path.name, path.stem) for suffix in sidecar_suffixes)
         sidecar = next((each for each in beside if _signature(each) is not None), None)
-        yield DropFile(path, name, signature, sidecar, _signature(sidecar) if sidecar else None)
+        yield DropFile(path, name, signature, sidecar, _signature(sidecar) if sidecar else None, fields)
 
 
 def _signature(path: Path) -> Signature | None:
