@@ -116,6 +116,11 @@ class Stages:
             with self._lock:
                 self._total[stage] += time.perf_counter() - started
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds of work so far, by stage."""
+        with self._lock:
+            return dict(self._total)
+
     def metrics(self) -> list[Metric]:
         """Once a second at most: `<stage>_s`, seconds of work since the last time, and `bottleneck_<stage>`.
 
