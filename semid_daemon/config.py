@@ -223,6 +223,11 @@ def _check_together(config: Config, source: str) -> None:
             f"{source}: training.min_rows: {rows} rows cannot fill quantizer.codebook_size = {codes} codes;"
             f" raise min_rows to {codes} or more"
         )
+    if config.generations.keep_embeddings == "files" and config.drop.on_done == "delete":
+        raise ConfigError(
+            f'{source}: generations.keep_embeddings: "files" are not kept with drop.on_done = "delete";'
+            ' choose "spool", "nothing", or another drop.on_done'
+        )
     if config.training.trainer == "grid" and config.training.grid_init_buffer_size < codes:
         raise ConfigError(
             f"{source}: training.grid_init_buffer_size: must be at least quantizer.codebook_size = {codes}"

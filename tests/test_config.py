@@ -45,6 +45,10 @@ def test_paths_start_at_the_file():
             '[training]\ntrainer = "grid"\ngrid_init_buffer_size = 100',
             "training.grid_init_buffer_size: must be at least quantizer.codebook_size = 256",
         ),
+        (
+            '[drop]\non_done = "delete"\n[generations]\nkeep_embeddings = "files"',
+            'generations.keep_embeddings: "files" are not kept with drop.on_done = "delete"',
+        ),
         ('[paths]\ndone = "drop/done"', "paths.done: /catalogue/drop/done lies inside the drop directory"),
         ("[paths\n", "not valid TOML"),
         ("a = '\udce9'".encode("utf-8", "surrogateescape").decode("latin-1"), "unknown key a"),
