@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,20 @@ from semid_daemon.export.forms import FORMS
 if TYPE_CHECKING:
     from semid_daemon.console import Advance
     from semid_daemon.export.job import IdType
+
+
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+    """SIGTERM ends a command as ctrl-C does: what is half written goes."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def is_prefix(text: str) -> bool:
@@ -83,7 +99,7 @@ def export(
     if out.absolute().resolve().is_relative_to(config.drop_dir.resolve()):
         raise ConfigError(f"{out}: lies in the drop directory, where it would be taken for embeddings; write elsewhere")
     progress = start_logging(quiet=quiet)
-    with Catalogue(config.database, generation) as catalogue:
+    with _tidy_end(), Catalogue(config.database, generation) as catalogue:
         published = catalogue.published
         rows = catalogue.count(selection)
         with progress.task(f"exporting {name}", rows) as advance:
@@ -191,7 +207,7 @@ def encode(
     config = _config_if_there(config_path)
     codebooks = Codebooks.load(codebook_file, device or (config.quantizer.device if config else "auto"))
     progress = start_logging(quiet=quiet)
-    with contextlib.ExitStack() as stack:
+    with _tidy_end(), contextlib.ExitStack() as stack:
 
         def on_open(path: Path, rows: int) -> Advance:
             stack.close()

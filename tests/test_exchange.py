@@ -79,6 +79,23 @@ def test_export_killed_before_its_end_leaves_the_old_one(encoded: Path, tmp_path
     assert all(name.startswith(".ids.csv.") and name.endswith(".part") for name in left)
 
 
+@pytest.mark.parametrize("command", ["export", "encode"])
+def test_sigterm_leaves_nothing_half_written(encoded: Path, tmp_path: Path, monkeypatch, clustered: Rows, command: str):
+    def ended(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    config = ["-c", encoded / "semid.toml"]
+    if command == "export":
+        monkeypatch.setattr("semid_daemon.export.writing._origin", ended)
+        done = invoke("export", *config, "--format", "csv", tmp_path / "ids.csv")
+    else:
+        monkeypatch.setattr("semid_daemon.offline.semantic_ids_of", ended)
+        drop_npz(encoded, "rows.npz", ids("a", 60), clustered(60, 16))
+        done = invoke("encode", *config, encoded / "rows.npz", "-o", tmp_path / "ids.parquet")
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- files without a daemon ----------------------------------------------------------------------------
 
 

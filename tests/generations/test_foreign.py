@@ -25,6 +25,7 @@ from semid_daemon.quantizer import (
 from semid_daemon.records import Codebooks, FloatArray
 
 L, K, D = 3, 16, 384
+GOLDEN = Path(__file__).parent.parent / "data" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,17 @@ def test_grid(rows: FloatArray, centroids: FloatArray, tmp_path: Path, normalize
     assert (foreign.program, foreign.codebooks.normalize_residuals) == ("GRID", normalize)
     expected, _ = model.predict_step(torch.from_numpy(rows))
     assert np.array_equal(codes_by(foreign, rows), expected.numpy())
+
+
+@pytest.mark.parametrize("norm", [0, 1])
+def test_grids_own_codes(tmp_path: Path, norm: int):
+    """Centroids that GRID's code trained give the semantic IDs that GRID's code gave."""
+    with np.load(GOLDEN / f"grid_tiny_norm{norm}.npz") as golden:
+        state = {f"quantization_layer_list.{i}.centroids": torch.tensor(c) for i, c in enumerate(golden["centroids"])}
+        torch.save(lightning(state), tmp_path / "a.ckpt")
+        codes = codes_by(read_foreign(tmp_path / "a.ckpt", bool(norm)), golden["embeddings"])
+        differ = (codes != golden["semantic_ids"]).any(axis=1).sum()
+    assert differ <= 2  # GRID decides in float32
 
 
 def test_grid_without_hyper_parameters_needs_the_flag(centroids: FloatArray, tmp_path: Path):
