@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +42,7 @@ from semid_tui.screens.train import TrainPane
 from semid_tui.screens.tree import TreePane
 from semid_tui.status import Mode, liveness
 
+_LOOKUP = 5
 _REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _CHANGING = {"pause", "train", "retry", "rescan", "promote", "rollback"}  # absent in read-only mode
 
@@ -112,6 +114,7 @@ class MonitorApp(App[None]):
         self.pulse: Pulse | None = None
         self.lost: UnavailableError | None = None
         self.shown = 1
+        self._live = ""
         self.palette: dict[str, Style] = {}
         self._poller = Poller(config.database, self._post, refresh_s)
         self._panes: dict[int, Pane] = {}
@@ -147,6 +150,8 @@ class MonitorApp(App[None]):
 
     async def on_ready(self) -> None:
         await self.action_show(1)
+        # Who types / goes on typing at once: the keys must find the input there.
+        self.set_timer(0.3, partial(self._prepare, _LOOKUP))
 
     def on_unmount(self) -> None:
         self._poller.stop()
@@ -232,16 +237,23 @@ class MonitorApp(App[None]):
         """Ages go on though nothing changes."""
         self._status.redraw()
         self._command.update()
-        if self.pulse is not None and liveness(self.pulse) != "live" and self.pane is not None:
-            self.pane.take_pulse(self.pulse)
+        live = liveness(self.pulse) if self.pulse is not None else ""
+        if live != self._live and self.pulse is not None and self.pane is not None:
+            self.pane.take_pulse(self.pulse)  # what it shows is live no more
+        self._live = live
 
     # -- looking -----------------------------------------------------------------------------------
 
-    async def action_show(self, number: int) -> None:
+    async def _prepare(self, number: int) -> None:
+        """Have a screen, though it is not shown yet."""
         name, kind = PANES[number - 1]
         if number not in self._panes:
-            self._panes[number] = kind(id=name)
-            await self._shelf.mount(self._panes[number])
+            pane = self._panes[number] = kind(id=name)
+            pane.display = False
+            await self._shelf.mount(pane)
+
+    async def action_show(self, number: int) -> None:
+        await self._prepare(number)
         for each, pane in self._panes.items():
             pane.display = each == number
         self.shown = number
@@ -249,7 +261,7 @@ class MonitorApp(App[None]):
         pane = self._panes[number]
         main = pane.main()
         if main is not None:
-            main.focus()
+            self.screen.set_focus(main)  # at once: the next key may have been typed already
         if self.pulse is not None:
             pane.take_pulse(self.pulse)
         self.want(again=True)
@@ -258,13 +270,13 @@ class MonitorApp(App[None]):
 
     async def action_find(self) -> None:
         if self.pane is None or not self.pane.start_filter():
-            await self.action_show(5)
-            self._panes[5].start_filter()
+            await self.action_show(_LOOKUP)
+            self._panes[_LOOKUP].start_filter()
 
     async def look_up(self, text: str) -> None:
         """Show an item, or what a pattern of codes holds."""
-        await self.action_show(5)
-        pane = self._panes[5]
+        await self.action_show(_LOOKUP)
+        pane = self._panes[_LOOKUP]
         assert isinstance(pane, LookupPane)
         pane.look_up(text)
 

@@ -43,10 +43,10 @@ class Pane(Vertical):
         """An answer could not be had."""
         self.monitor.notify(f"{slot}: {error}", severity="warning")
 
-    def ask(self) -> None:
-        """What this screen wants has changed."""
+    def ask(self, again: bool = False) -> None:
+        """What this screen wants has changed; with `again` it wants an answer though it may be the same."""
         if self.display:
-            self.monitor.want()
+            self.monitor.want(again)
 
     def redraw(self) -> None:
         """Draw every part anew."""

@@ -143,7 +143,10 @@ class EventsPane(Pane):
     def compose(self) -> ComposeResult:
         yield EventsList(id="events-list")
         yield CommandsList(id="events-commands")
-        yield Input(placeholder="part of a message; enter keeps it, esc clears it", classes="filter")
+        yield Input(placeholder="part of a message; enter keeps it, esc clears it")
+
+    def on_mount(self) -> None:
+        self.query_one(Input).display = False
 
     def main(self) -> EventsList:
         return self.query_one(EventsList)
@@ -172,8 +175,8 @@ class EventsPane(Pane):
 
     def start_filter(self) -> bool:
         box = self.query_one(Input)
-        box.add_class("on")
-        box.focus()
+        box.display = True
+        self.screen.set_focus(box)
         return True
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -183,17 +186,16 @@ class EventsPane(Pane):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.main().focus()
-        if not self.text:
-            event.input.remove_class("on")
+        self.screen.set_focus(self.main())
+        event.input.display = bool(self.text)
 
     def on_key(self, event: events.Key) -> None:
         box = self.query_one(Input)
-        if event.key == "escape" and box.has_class("on"):
+        if event.key == "escape" and box.display:
             event.stop()
             box.value = ""
-            box.remove_class("on")
-            self.main().focus()
+            box.display = False
+            self.screen.set_focus(self.main())
 
     def written(self) -> tuple[str, str]:
         rows = [f"{event.at}\t{event.level}\t{clean(event.message)}" for event in reversed(self.events)]

@@ -201,12 +201,16 @@ class FilesPane(Pane):
         self.from_end = False
         self.page: FilesPage | None = None
         self.cursor = 0
+        self._jumped = False  # the cursor goes where the next page says
 
     def compose(self) -> ComposeResult:
         yield FilesHead(id="files-head")
         yield FilesTable(id="files-table")
         yield FilesDetail(id="files-detail")
-        yield Input(placeholder="part of a name or of a reason; enter keeps it, esc clears it", classes="filter")
+        yield Input(placeholder="part of a name or of a reason; enter keeps it, esc clears it")
+
+    def on_mount(self) -> None:
+        self.query_one(Input).display = False
 
     def main(self) -> FilesTable:
         return self.query_one(FilesTable)
@@ -222,6 +226,7 @@ class FilesPane(Pane):
         self.page = result
         places = {row.id: number for number, row in enumerate(result.rows)}
         following = self.around is None and not self.from_end and self.cursor == 0
+        following, self._jumped = following or self._jumped, False
         if before is not None and before.id in places and not following:
             moved = places[before.id] - self.cursor
             self.cursor = places[before.id]
@@ -261,14 +266,13 @@ class FilesPane(Pane):
         self.redraw()
 
     def go_to_edge(self, end: bool) -> None:
-        self.around, self.from_end, self.page = None, end, None
-        self.cursor = 0
-        self.ask()
+        self.around, self.from_end = None, end
+        self._jumped = True
+        self.ask(again=True)
 
     def _begin_anew(self) -> None:
-        self.around, self.from_end, self.cursor, self.page = None, False, 0, None
-        self.redraw()
-        self.ask()
+        self.around, self.from_end, self._jumped = None, False, True
+        self.ask(again=True)
 
     def show_status(self, status: str) -> None:
         self.status = status
@@ -290,8 +294,8 @@ class FilesPane(Pane):
 
     def start_filter(self) -> bool:
         box = self.query_one(Input)
-        box.add_class("on")
-        box.focus()
+        box.display = True
+        self.screen.set_focus(box)
         return True
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -302,17 +306,16 @@ class FilesPane(Pane):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.main().focus()
-        if not self.text:
-            event.input.remove_class("on")
+        self.screen.set_focus(self.main())
+        event.input.display = bool(self.text)
 
     def on_key(self, event: events.Key) -> None:
         box = self.query_one(Input)
-        if event.key == "escape" and box.has_class("on"):
+        if event.key == "escape" and box.display:
             event.stop()
             box.value = ""
-            box.remove_class("on")
-            self.main().focus()
+            box.display = False
+            self.screen.set_focus(self.main())
 
     # -- taking away, asking -----------------------------------------------------------------------
 

@@ -182,11 +182,11 @@ class LookupPane(Pane):
         box = self.query_one(Input)
         box.value = text
         box.cursor_position = len(text)
-        box.focus()
+        self.screen.set_focus(box)
 
     def start_filter(self) -> bool:
         box = self.query_one(Input)
-        box.focus()
+        self.screen.set_focus(box)
         box.select_all()
         return True
 
@@ -200,16 +200,16 @@ class LookupPane(Pane):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.query_one(LookupFound).focus()
+        self.screen.set_focus(self.query_one(LookupFound))
 
     def on_key(self, event: events.Key) -> None:
         if event.key == "down" and self.query_one(Input).has_focus:
             event.stop()
-            self.query_one(LookupFound).focus()
+            self.screen.set_focus(self.query_one(LookupFound))
 
     def action_back(self) -> None:
         if self.query_one(Input).has_focus:
-            self.query_one(LookupFound).focus()
+            self.screen.set_focus(self.query_one(LookupFound))
         else:
             self.start_filter()
 

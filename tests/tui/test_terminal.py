@@ -1,0 +1,224 @@
+"""The terminal UI beside a real daemon, in a real pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, drop_npz
+
+from semid_daemon.config import Config, load_config
+from semid_daemon.records import FloatArray
+from semid_daemon.store.reader import Reader
+from tui.terminal import Terminal
+
+Rows = Callable[..., FloatArray]
+
+
+def ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path):
+    """A catalogue, and a way to start daemons on it."""
+    (tmp_path / "semid.toml").write_text(SMALL)
+    (tmp_path / "drop").mkdir()
+    config = load_config(tmp_path / "semid.toml")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "semid_daemon", "run", "-q", "-c", str(tmp_path / "semid.toml")],
+            stderr=subprocess.DEVNULL,
+        )
+        running.append(process)
+        return process
+
+    yield config, start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_a_file_is_dropped_looked_up_and_a_rejected_one_retried(daemon, clustered: Rows):
+    config: Config = daemon[0]
+    with Terminal(config.root / "semid.toml") as terminal:
+        terminal.sees("No database yet", "semid init")
+        process = daemon[1]()
+        terminal.sees("IDLE", "no training yet", timeout_s=60)
+        drop_npz(config.drop_dir, "first.npz", ids("first-", 200), clustered(200, 16, seed=1))
+        terminal.sees("codebooks g1 · 3×8 · 200 items", "done 1", "L2", timeout_s=60)
+
+        # Its ID, by key.
+        terminal.press("/")
+        terminal.sees("an item by its ID")
+        terminal.press("first-7")
+        terminal.sees("semantic ID", "suffix", "siblings")
+        with Reader(config.database) as reader:
+            item = reader.lookup("first-7")
+        assert item is not None
+        assert item.semantic_id in terminal.text
+        terminal.press("\x1b")
+        terminal.read(0.3)
+
+        # A file of another dimension is rejected, and retried from here: again at fault.
+        drop_npz(config.drop_dir, "wrong.npz", ids("wrong-", 10), clustered(10, 5, seed=2))
+        terminal.press("4")
+        terminal.sees("✗ rejected", "wrong.npz", "1 rejected", timeout_s=60)
+        terminal.until(lambda: (config.rejected_dir / "wrong.npz").exists())
+        terminal.press("g")
+        terminal.sees("wrong dimension: 5, expected 16")
+        # Put right where it lies, so that trying again helps.
+        drop_npz(config.rejected_dir, "wrong.npz", ids("wrong-", 10), clustered(10, 16, seed=2))
+        terminal.press("R")
+        terminal.sees("Try again?", "retry wrong.npz", "change nothing")
+        terminal.press("\r")
+        terminal.sees("retry wrong.npz · queued →", "done after", timeout_s=60)
+
+        # The daemon dies, and comes back; old data does not look live meanwhile.
+        terminal.press("1")
+        process.kill()
+        process.wait()
+        terminal.sees("old", timeout_s=30)
+        assert "rows/s" not in terminal.screen.display[0]
+        daemon[1]()
+        terminal.until(lambda: re.match(r"semid ● \d", terminal.text), timeout_s=60)
+        terminal.press("q")
+        assert terminal.process.wait(10) == 0
+
+
+def test_256_colours_no_color_and_an_empty_one(recorded: Config):
+    config = recorded.root / "semid.toml"
+    with Terminal(config) as terminal:
+        terminal.sees("codebooks g2")
+        written = terminal.read(0.5)
+        terminal.press("2")
+        written += terminal.read(1.0)
+        assert b"\x1b[" in written
+        assert re.search(rb"38;5;\d+", written)
+        assert not re.search(rb"38;2;\d+", written)
+    with Terminal(config, environment={"COLORTERM": "truecolor", "NO_COLOR": ""}) as terminal:
+        terminal.sees("codebooks g2")
+        terminal.press("2")
+        assert re.search(rb"38;2;\d+", terminal.read(1.0))
+    with Terminal(config, environment={"COLORTERM": "truecolor", "NO_COLOR": "1"}) as terminal:
+        terminal.sees("codebooks g2", "××")
+        terminal.press("2")
+        assert not re.search(rb"[34]8;[25];\d+", terminal.read(1.0))
+
+
+def test_ctrl_c_and_sigterm_leave_the_terminal_as_it_was(recorded: Config):
+    with Terminal(recorded.root / "semid.toml", "--readonly") as terminal:
+        terminal.sees("codebooks g2", "semid RO")
+        terminal.press("q")
+        assert terminal.process.wait(10) == 0
+        assert b"\x1b[?1049l" in terminal.read(0.5)
+
+
+def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "semid_tui", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def test_once_and_json(recorded: Config):
+    config = recorded.root / "semid.toml"
+    printed = run("--once", "-c", config, env={**os.environ, "COLUMNS": "100"})
+    assert (printed.returncode, printed.stderr) == (0, "")
+    for words in (
+        "semid RO ●",
+        "loss · run 1 · step 1,200",
+        "L1  62.5% dead  6",
+        "broken.npz",
+        "gpu mem",
+        "bottleneck encode",
+    ):
+        assert words in printed.stdout
+    assert "\x1b" not in printed.stdout
+    assert max(map(len, printed.stdout.splitlines())) <= 100
+    ascii_only = run("--once", "--marker", "ascii", "-c", config)
+    assert "⣀" not in ascii_only.stdout
+
+    printed = run("--json", "-c", config)
+    data = json.loads(printed.stdout)
+    assert (data["state"], data["liveness"], data["generation"]["generation"]) == ("encoding", "live", 2)
+    assert data["training"]["step"] == 1200
+    assert data["files"] == {"pending": 3, "loading": 1, "done": 2, "rejected": 2, "deferred": 1}
+    assert data["gauges"]["rows_per_s"] == 48_100
+    assert data["layers"][1]["dead_codes"] == 6
+
+
+def test_without_a_database_without_a_terminal(tmp_path: Path):
+    (tmp_path / "semid.toml").write_text("")
+    for option in ("--once", "--json"):
+        done = run(option, "-c", tmp_path / "semid.toml")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "semid init" in done.stderr
+    done = run("-c", tmp_path / "semid.toml", stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert "--once" in done.stderr
+    assert run("-c", tmp_path / "none.toml").returncode == 78
+    helped = run("--help").stdout
+    for option in ("--readonly", "--refresh", "--marker", "--once", "--json", "--serve", "--light", "--config"):
+        assert option in helped
+
+
+def test_what_it_loads(recorded: Config):
+    """Neither the whole app, run over all screens, nor --once loads anything heavy."""
+    code = (
+        "import asyncio, json, sys\n"
+        "from pathlib import Path\n"
+        "from semid_daemon.config import load_config\n"
+        "from semid_tui.app import MonitorApp\n"
+        "from semid_tui.once import overview_json, overview_text\n"
+        f"config = load_config(Path({str(recorded.root / 'semid.toml')!r}))\n"
+        "overview_text(config.database, 80, 'braille'); overview_json(config.database)\n"
+        "async def main():\n"
+        "    app = MonitorApp(config)\n"
+        "    async with app.run_test() as pilot:\n"
+        "        for key in ('1', '2', '3', '4', '5', 'escape', '6', '7', '8'):\n"
+        "            await pilot.press(key)\n"
+        "        await pilot.pause(0.5)\n"
+        "asyncio.run(main())\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    heavy = {"torch", "pandas", "pyarrow", "numpy", "scipy", "sqlite_utils", "psutil", "pynvml", "textual_serve"}
+    assert not loaded & heavy
+
+
+def test_serve_is_on_loopback_and_read_only(recorded: Config, monkeypatch: pytest.MonkeyPatch):
+    import types
+
+    from semid_tui.serving import serve_readonly, served_command
+
+    served: dict[str, object] = {}
+
+    class Server:
+        def __init__(self, command: str, **options: object) -> None:
+            served.update(options, command=command)
+
+        def serve(self) -> None:
+            served["serving"] = True
+
+    monkeypatch.setitem(sys.modules, "textual_serve", types.ModuleType("textual_serve"))
+    server = types.ModuleType("textual_serve.server")
+    server.Server = Server  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "textual_serve.server", server)
+    monkeypatch.setattr("semid_tui.serving.importlib.util.find_spec", lambda name: object())
+    serve_readonly(recorded.root / "semid.toml", 8123, 1.0)
+    assert served["host"] == "127.0.0.1"
+    assert served["port"] == 8123
+    assert served["serving"] is True
+    assert served["command"] == served_command(recorded.root / "semid.toml", 1.0)
+    assert "--readonly" in str(served["command"]).split()
