@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
@@ -157,8 +158,9 @@ class CellWidget(Widget, inherit_bindings=False):
         if y >= len(self._cells):
             return Strip.blank(self.size.width)
         palette = self.monitor.palette
+        behind = Style(bgcolor=self.background_colors[1].rich_color)
         segments = [
-            Segment("".join(cell[0] for cell in group), palette[style])
+            Segment("".join(cell[0] for cell in group), behind + palette[style])
             for style, group in groupby(self._cells[y], key=lambda cell: cell[1])
         ]
         return Strip(segments, len(self._cells[y]))

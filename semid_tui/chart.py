@@ -13,7 +13,7 @@ from semid_tui.numbers import fit, loss, short
 from semid_tui.palette import envelope_style, layer_style
 
 _AXIS = 7  # cells left of the plot: labels of values
-_SMOOTHING_STEPS = 20  # of the exponential mean: how many steps it takes to forget two thirds
+_SMOOTHING_STEPS = 20  # of the exponential mean, at most: how many steps it takes to forget two thirds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,13 @@ def nice(value: float) -> float:
 
 def smooth(points: Sequence[LossPoint]) -> list[float]:
     """The exponential mean of a layer's losses, forgetting by steps, whatever the number of steps to a point."""
-    smoothed: list[float] = []
-    for point in points:
-        keep = math.exp(-point.steps / _SMOOTHING_STEPS) if smoothed else 0.0
-        smoothed.append(point.mean if not smoothed else keep * smoothed[-1] + (1 - keep) * point.mean)
+    if not points:
+        return []
+    memory_steps = min(_SMOOTHING_STEPS, (points[-1].step + points[-1].steps - points[0].step) / 25)
+    smoothed = [points[0].mean]
+    for point in points[1:]:
+        keep = math.exp(-point.steps / memory_steps)
+        smoothed.append(keep * smoothed[-1] + (1 - keep) * point.mean)
     return smoothed
 
 
@@ -118,10 +121,11 @@ def ticks(bottom: float, top: float, most: int, log: bool) -> list[float]:
             found = found[:1] + found[2:-1:2] + found[-1:] if len(found) > 3 else found[:: len(found) - 1]
         return found
     # Round steps of which a whole number fits, so that both ends have a label.
-    for steps in range(max(most - 1, 1), 1, -1):
-        step = (top - bottom) / steps
-        if math.isclose(step, nice(step), rel_tol=1e-6) or math.isclose(step, nice(step / 1.5) * 1.5, rel_tol=1e-6):
-            return [bottom + number * step for number in range(steps + 1)]
+    for factor in (1.0, 1.5):
+        for steps in range(max(most - 1, 1), 1, -1):
+            step = (top - bottom) / steps
+            if math.isclose(step, nice(step / factor) * factor, rel_tol=1e-6):
+                return [bottom + number * step for number in range(steps + 1)]
     return [bottom, top]
 
 

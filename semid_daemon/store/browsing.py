@@ -228,7 +228,7 @@ class Browsing(Reader):
         depth = prefix.count("-") + 1 if prefix else 0
         if depth >= layers:
             (count,) = self._rows(
-                "SELECT coalesce(max(items), 0) FROM _buckets WHERE semantic_id = ? AND generation = ?",
+                "SELECT count(*) FROM _items WHERE semantic_id = ? AND generation = ?",
                 (prefix, generation),
             )[0]
             rows = self._rows(
@@ -251,7 +251,8 @@ class Browsing(Reader):
         else:
             counted: dict[int, int] = {}
             for semantic_id, items in self._rows(
-                "SELECT semantic_id, items FROM _buckets WHERE semantic_id GLOB ? AND generation = ? AND items > 0",
+                "SELECT semantic_id, count(*) FROM _items WHERE semantic_id GLOB ? AND generation = ?"
+                " GROUP BY semantic_id",
                 (f"{prefix}-*", generation),
             ):
                 code = int(semantic_id.split("-")[depth])

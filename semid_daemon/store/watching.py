@@ -337,12 +337,16 @@ class Watch(Genealogy):
         return tuple(run for (run,) in found)
 
     def loss(self, run: str | None = None) -> LossCurve | None:
-        """The loss of a run, or of the latest: in single steps while they are few, then in rollups."""
+        """The loss of a run, or of the latest training: in single steps while they are few, then in rollups.
+
+        What a generation's candidate goes on learning is the run `candidate-<generation>`.
+        """
         with self.snapshot():
             runs = self.training_runs()
             if not runs:
                 return None
-            run = run if run in runs else runs[-1]
+            trainings = [each for each in runs if not each.startswith("candidate-")]
+            run = run if run in runs else (trainings or list(runs))[-1]
             layers = {}
             of_layer = "FROM _loss_rollups WHERE run = ? AND layer = ? AND span = ?"
             numbers = [

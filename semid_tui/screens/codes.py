@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from textual import events
@@ -21,9 +22,22 @@ from semid_tui.panes import Pane
 _LABEL = 7  # cells left of the grid
 
 
-def codes_per_row(width: int) -> int:
-    """A power of two, so that rows begin at round numbers."""
-    return 1 << max(0, max(1, width - _LABEL).bit_length() - 1)
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How codes are laid out: a power of two to a row, so that rows begin at round numbers; cells of 1 to 3 columns."""
+
+    per_row: int
+    cell: int
+
+    @classmethod
+    def fitting(cls, codes: int, width: int, height: int) -> Grid:
+        """The widest cells with which all codes are on the screen; single columns where they are not in any case."""
+        room = max(1, width - _LABEL)
+        for cell in (3, 2, 1):
+            per_row = 1 << max(0, (room // cell).bit_length() - 1)
+            if -(-codes // per_row) <= height - 2:
+                return cls(per_row, cell)
+        return cls(per_row, 1)
 
 
 def head_lines(pulse: Pulse, usage: Usage, layer: int, width: int, ranked: bool, marker: Marker) -> list[Line]:
@@ -102,6 +116,7 @@ class CodeGrid(CellWidget, can_focus=True):
         self.cursor = 0  # a place, not a code
         self.hover: int | None = None
         self._top = 0
+        self._grid = Grid(1, 1)
 
     @property
     def pane(self) -> CodesPane:
@@ -115,7 +130,8 @@ class CodeGrid(CellWidget, can_focus=True):
         items = pane.usage.layers[pane.shown_layer]
         places = pane.places()
         fair = sum(items) / len(items)
-        per_row = codes_per_row(width)
+        grid = self._grid = Grid.fitting(len(items), width, height)
+        per_row = grid.per_row
         self.cursor = min(self.cursor, len(places) - 1)
         row = self.cursor // per_row
         self._top = max(min(self._top, row), row - height + 1)
@@ -124,20 +140,22 @@ class CodeGrid(CellWidget, can_focus=True):
             spans = [Span(f"{start:>{_LABEL - 1}} ", "faint")]
             for place in range(start, min(start + per_row, len(places))):
                 glyph, style = heat(items[places[place]], fair, marker)
-                spans.append(Span(glyph, "cursor" if place in (self.cursor, self.hover) else style))
+                text = glyph * max(1, grid.cell - 1)
+                spans.append(Span(text, "cursor" if place in (self.cursor, self.hover) else style))
+                spans.append(Span(" " * (grid.cell - len(text))))
             drawn.append(tuple(spans))
         if len(drawn) < height - 1:
             drawn += [(), legend(marker)]
         return drawn
 
     def place_at(self, x: int, y: int) -> int | None:
-        per_row = codes_per_row(self.size.width)
-        place = (self._top + y) * per_row + x - _LABEL
-        inside = _LABEL <= x < _LABEL + per_row and place < len(self.pane.places())
+        across = (x - _LABEL) // self._grid.cell
+        place = (self._top + y) * self._grid.per_row + across
+        inside = 0 <= across < self._grid.per_row and place < len(self.pane.places())
         return place if inside else None
 
     def action_move(self, across: int, down: int) -> None:
-        self._move_to(self.cursor + across + down * codes_per_row(self.size.width))
+        self._move_to(self.cursor + across + down * self._grid.per_row)
 
     def action_edge(self, end: int) -> None:
         self._move_to(len(self.pane.places()) - 1 if end else 0)

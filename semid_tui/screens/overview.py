@@ -125,7 +125,7 @@ def codebook_lines(
     layers = list(pulse.health)[: height - 1] if len(pulse.health) <= height - 1 else list(pulse.health)[: height - 2]
     for health in layers:
         drawn.append(layer_line(health, usage, active.codebook_size, width, marker))
-        if trend and usage is not None and len(drawn) + len(layers) <= height:
+        if trend and usage is not None and height >= 1 + 2 * len(pulse.health):
             drawn.append(trend_line(usage, health.layer, width, marker))
     if len(layers) < len(pulse.health):
         drawn.append(line((f"… {len(pulse.health) - len(layers)} more layers: 3 Codes", "dim")))
@@ -215,10 +215,10 @@ def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Li
     """Processor, memory, GPU, disk, and where the time of ingesting goes."""
     drawn = [rule(width, ("host", "title"), (f" · {clean(pulse.device or '')}", "dim"), marker=marker)]
 
-    def meter(name: str, share: float | None, words: str) -> None:
+    def meter(name: str, share: float | None, words: str, scarce: bool = False) -> None:
         if share is not None:
             room = max(4, width - 7 - 5 - 26)
-            style = "bad" if share > 0.95 else "warn" if share > 0.85 else "bar"
+            style = "bar" if not scarce or share <= 0.85 else "warn" if share <= 0.95 else "bad"
             drawn.append(
                 line((f"{name:<7}", "dim"), *bar(share, room, marker, style), f"{share:5.0%}", (f" {words}", "dim"))
             )
@@ -233,13 +233,14 @@ def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Li
     gpu_words = " ".join([f"{heat:.0f} °C" if heat else "", f"{watts:.0f} W" if watts else ""])
     gpu_percent = gauge(pulse, "gpu_percent")
     meter("gpu", gpu_percent / 100 if gpu_percent is not None else None, gpu_words)
-    meter("gpu mem", share(gpu_used, gpu_total), f"{size(gpu_used or 0)} of {size(gpu_total or 0)}")
+    meter("gpu mem", share(gpu_used, gpu_total), f"{size(gpu_used or 0)} of {size(gpu_total or 0)}", scarce=True)
     cpu, own = gauge(pulse, "cpu_percent"), gauge(pulse, "process_cpu_percent") or 0.0
     meter(
         "cpu", cpu / 100 if cpu is not None else None, f"semid {own:.0f}% of {gauge(pulse, 'cpu_count') or 0:.0f} cores"
     )
     used, total = gauge(pulse, "memory_used_bytes"), gauge(pulse, "memory_total_bytes")
-    meter("memory", share(used, total), f"semid {size(gauge(pulse, 'process_rss_bytes') or 0)} of {size(total or 0)}")
+    own_memory = size(gauge(pulse, "process_rss_bytes") or 0)
+    meter("memory", share(used, total), f"semid {own_memory} of {size(total or 0)}", scarce=True)
     stages = stage_line(pulse, width)
     if stages:
         drawn.append(stages)
@@ -250,7 +251,7 @@ def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Li
 
 
 def stage_line(pulse: Pulse, width: int) -> Line:
-    """`stages read 12% encode 61% commit 27% · bottleneck encode`, from the gauges of the ingest pipeline."""
+    """`stages bottleneck encode 61% commit 27% read 12%`, from the gauges of the ingest pipeline."""
     times = {
         name.removeprefix("stage_").removesuffix("_s"): float(value)
         for name, value in pulse.gauges.items()
@@ -258,14 +259,13 @@ def stage_line(pulse: Pulse, width: int) -> Line:
     }
     whole = sum(times.values())
     bottleneck = pulse.gauges.get("bottleneck")
-    if not whole and not bottleneck:
+    if not whole:
         return ()
     parts: list[Part] = [("stages ", "dim")]
-    for name, value in times.items():
-        style = "warn" if name == bottleneck else "text"
-        parts += [(f"{clean(name)} ", "dim"), (f"{value / whole:.0%} " if whole else "", style)]
-    if bottleneck:
-        parts += [("· bottleneck ", "dim"), (clean(str(bottleneck)), "warn")]
+    for name, value in sorted(times.items(), key=lambda each: -each[1]):
+        is_bottleneck = name == bottleneck
+        parts += [("bottleneck " if is_bottleneck else "", "warn"), (f"{clean(name)} ", "dim")]
+        parts += [(f"{value / whole:.0%} ", "warn" if is_bottleneck else "text")]
     return line(*parts)
 
 

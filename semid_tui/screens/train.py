@@ -197,7 +197,7 @@ class TrainPane(Pane):
             return
         at = self.curve.runs.index(self.curve.run) + by
         if 0 <= at < len(self.curve.runs):
-            self.run = self.curve.runs[at] if at < len(self.curve.runs) - 1 else None
+            self.run = self.curve.runs[at]
             self.crosshair = None
             self.ask()
 
