@@ -106,6 +106,7 @@ class Run:
                     in_hand=in_hand,
                     watchdog=Watchdog(0),
                     stages=stages,
+                    spool=None,
                 ):
                     pass
             finally:
