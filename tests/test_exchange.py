@@ -15,8 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import SMALL, drop_npz
 from test_cli import SEMID, environment, ids, query, semid
+from test_service import run
 
 from semid_daemon.cli import main
+from semid_daemon.config import load_config
 from semid_daemon.records import FloatArray
 
 Rows = Callable[..., FloatArray]
@@ -26,10 +28,10 @@ Rows = Callable[..., FloatArray]
 def encoded(tmp_path_factory: pytest.TempPathFactory, clustered: Rows) -> Path:
     """A catalogue of 170 items, all encoded; its daemon stopped."""
     root = tmp_path_factory.mktemp("encoded")
-    assert semid("init", root).returncode == 0
+    assert invoke("init", root).exit_code == 0
     (root / "semid.toml").write_text(SMALL)
     drop_npz(root / "drop", "a.npz", ids("a", 170), clustered(170, 16, seed=1))
-    assert semid("run", "--once", "-c", root / "semid.toml").returncode == 0
+    run(load_config(root / "semid.toml"))
     return root
 
 
@@ -159,8 +161,7 @@ def test_the_daemon_reads_configured_fields(rows: Path, tmp_path: Path, clustere
     (root / "semid.toml").write_text(SMALL.replace("[ingest]", '[ingest]\nvector_field = "clip"\nid_field = "sku"'))
     np.savez(root / "drop" / "a.npz", clip=clustered(70, 16), sku=np.array(ids("a", 70)), id=np.arange(70))
     os.rename(rows, root / "drop" / "rows.npz")
-    done = semid("run", "--once", "-c", root / "semid.toml")
-    assert done.returncode == 0, done.stderr
+    run(load_config(root / "semid.toml"))
     assert query(root, "SELECT count(*), min(item_id), max(item_id) FROM semantic_ids") == [(88, "a0", "s9")]
 
 
