@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from semid_daemon import cli_exchange, cli_generations
+from semid_daemon.cli_group import Group
 from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.errors import SemidError
@@ -30,43 +31,7 @@ _SILENT_S = 5.0  # a daemon that lives writes a heartbeat every second
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Group(click.Group):
-    """Turns SemidError into one line on stderr and its exit status; --debug shows the traceback."""
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        _open_standard_streams()
-        return super().main(*arguments, **options)
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except SemidError as error:
-            if context.params.get("debug"):
-                raise
-            click.echo(f"semid: {error}", err=True)
-            context.exit(error.exit_code)
-        except BrokenPipeError:
-            # Whoever read our output has seen enough; Python would complain once more while it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            context.exit(1)
-        except OSError as error:
-            if context.params.get("debug"):
-                raise
-            parts = [error.filename and printable(Path(os.fsdecode(error.filename))), error.strerror or str(error)]
-            click.echo(f"semid: {': '.join(part for part in parts if part)}", err=True)
-            context.exit(1)
-
-
-def _open_standard_streams() -> None:
-    """Where stdin, stdout or stderr came closed, give their numbers to nothing else: never to the database."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-@click.group(cls=_Group, context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="semid", prog_name="semid")
 def main(debug: bool) -> None:
@@ -76,18 +41,12 @@ def main(debug: bool) -> None:
     enough rows have come, and writes every item's semantic ID to SQLite, exactly once.
 
     \b
-    semid init DIR      make a catalogue
-    semid run           work on what is dropped into it
-    semid status        how it is doing
-    semid lookup ITEM   which ID an item has
-    semid retry FILE    try a deferred or rejected file again
-    semid pause         stop working for a while; semid resume
-    semid train         prepare the next generation; semid compare, promote, rollback
-    semid export OUT    the IDs as another program reads them
-    semid encode FILE   IDs for a file, publishing nothing
-    semid inspect FILE  what would be read of a file
-    semid import-codebooks FILE   start from codebooks trained elsewhere
-    semid doctor        check everything
+    semid demo                    see all of it
+    semid init DIR                make a catalogue
+    semid run -c DIR/semid.toml   work on what is dropped into DIR/drop
+
+    Commands find their catalogue by -c FILE, else by $SEMID_CONFIG, else in the current directory. They print
+    data to stdout, JSON with --json, and everything else to stderr.
     """
 
 

@@ -270,7 +270,7 @@ codebook_size = 256      # centroids per layer
 normalize_residuals = true   # L2-normalize every layer's input (the first layer's too)
 balanced = false         # even buckets, at the price of a higher error and of slower encoding
 beam_width = 1           # partial codes kept while a row's are searched; more is better and slower
-seed = 42
+seed = 42                # of everything random: the same rows give the same codebooks
 device = "auto"          # "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA where there is one
 
 [training]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from semid_daemon.config import Config
+from semid_daemon.errors import StoreError
 from semid_daemon.journal import Journal
 from semid_daemon.store.figures import Figures, FiguresReader
 from semid_daemon.store.reader import Status
@@ -123,20 +125,21 @@ class MetricsFile:
         self._told: str | None = None
 
     def keep(self, *, at_once: bool = False) -> None:
-        """Write the file when it is due, or `at_once`. Raises StoreError when the database cannot be read."""
+        """Write the file when it is due, or `at_once`."""
         if self._path is None or (self._now() < self._due and not at_once):
             return
         self._due = self._now() + _INTERVAL_S
-        with FiguresReader(self._database) as reader:
-            status, figures = reader.status(), reader.figures()
-        text = exposition(families(status, figures, self._journal.figures, self._version), self._labels)
         # The collector reads what ends in .prom.
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        fault = None
         try:
+            with FiguresReader(self._database) as reader:
+                status, figures = reader.status(), reader.figures()
+            text = exposition(families(status, figures, self._journal.figures, self._version), self._labels)
             partial.write_text(text, encoding="utf-8")
             os.rename(partial, self._path)
-            self._told = None
-        except OSError as error:
-            if self._told != error.strerror:
-                self._journal.warning(f"{self._path}: cannot be written: {error.strerror}; see metrics_textfile")
-            self._told = error.strerror
+        except (OSError, StoreError, sqlite3.Error) as error:
+            fault = getattr(error, "strerror", None) or str(error)
+            if self._told != fault:
+                self._journal.warning(f"{self._path}: cannot be written: {fault}; see monitoring.metrics_textfile")
+        self._told = fault

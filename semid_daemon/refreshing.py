@@ -37,6 +37,7 @@ class _Wish:
 
 class Refreshing:
     """Works off wishes piece by piece. `before_switch` lets go of all that goes on with the active generation.
+    `wake` ends an idle daemon's waiting.
 
     The handlers answer a command, or give None while it is being carried out; they are asked again then.
     """
@@ -51,6 +52,7 @@ class Refreshing:
         *,
         stop: threading.Event,
         before_switch: Callable[[], None],
+        wake: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = config.generations
@@ -60,6 +62,7 @@ class Refreshing:
         self._preparing = preparing
         self._stop = stop
         self._before_switch = before_switch
+        self._wake = wake
         self._now = now
         self._wishes: dict[str, _Wish] = {}  # in the order in which they came
         self._failed: dict[str, str] = {}  # what became of wishes that failed
@@ -84,14 +87,14 @@ class Refreshing:
             if self._writer.active_generation() is None:
                 raise CommandError("there is no generation yet: the first one is trained when rows enough have come")
             if arguments.get("from") == "imported":
-                self._wishes[name] = _Wish(name, "train", "imported", codebooks=str(arguments.get("codebooks")))
+                self._wish(_Wish(name, "train", "imported", codebooks=str(arguments.get("codebooks"))))
                 return None
             origin = arguments.get("from", "candidate" if self._settings.mode == "continual" else "anew")
             if origin not in ("candidate", "anew"):
                 raise CommandError('"from": give "candidate" or "anew"')
             if origin == "candidate" and self._settings.mode != "continual":
                 raise CommandError(f'there is no candidate with generations.mode = "{self._settings.mode}"; train anew')
-            self._wishes[name] = _Wish(name, "train", origin)
+            self._wish(_Wish(name, "train", origin))
         return None
 
     def promote(self, name: str, arguments: Arguments) -> str | None:
@@ -124,8 +127,12 @@ class Refreshing:
             return f"generation {target.generation} is active already"
         if target.status not in ("preparing", "ready", "retired"):
             raise CommandError(f"generation {target.generation} was deleted")
-        self._wishes[name] = _Wish(name, "switch", generation=target.generation)
+        self._wish(_Wish(name, "switch", generation=target.generation))
         return None
+
+    def _wish(self, wish: _Wish) -> None:
+        self._wishes[wish.name] = wish
+        self._wake()
 
     # -- work ----------------------------------------------------------------------------------------
 

@@ -161,6 +161,7 @@ class Service:
             preparing,
             stop=stop,
             before_switch=self._turns.close,
+            wake=self._changed.set,
             now=now,
         )
         self._importing = Importing(config, writer, self._gathering, self._refreshing, now)

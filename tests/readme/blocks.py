@@ -1,0 +1,70 @@
+"""README taken apart: its fenced blocks, the commands and the SQL statements in them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, the heading above it."""
+
+    language: str
+    text: str
+    heading: str
+
+    def commands(self) -> list[str]:
+        """The commands of an sh block, or those typed after "$ " in a console block, without comments."""
+        lines = self.text.splitlines()
+        if self.language == "console":
+            return [line[2:] for line in lines if line.startswith("$ ")]
+        return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+    def typed(self) -> list[tuple[str, list[str]]]:
+        """Of a console block, each command with the lines that follow it."""
+        found: list[tuple[str, list[str]]] = []
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+        return found
+
+    def statements(self) -> list[str]:
+        return [each.strip() for each in re.sub(r"--.*", "", self.text).split(";") if each.strip()]
+
+
+def blocks() -> list[Block]:
+    found: list[Block] = []
+    heading = language = ""
+    lines: list[str] | None = None
+    for line in README.read_text().splitlines():
+        if line.startswith("```"):
+            if lines is None:
+                language, lines = line[3:], []
+            else:
+                found.append(Block(language, "\n".join(lines), heading))
+                lines = None
+        elif lines is not None:
+            lines.append(line)
+        elif line.startswith("#"):
+            heading = line.lstrip("# ")
+    return found
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    """What a printed line may be on another machine: every number, time, path and ID another; "..." anything."""
+    parts = re.split(r"(\.\.\.|[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+Z|\d[\d,.]*(?:-\d+)*)", line)
+    made = ""
+    for number, part in enumerate(parts):
+        if number % 2 == 0:
+            made += re.escape(part)
+        elif part == "...":
+            made += ".*"
+        else:
+            made += r"[0-9a-f]{32}" if len(part) == 32 else r"\d[\d,.:TZ]*(?:-\d[\d:.TZ]*)*"
+    return re.compile(made)
