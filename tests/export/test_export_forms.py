@@ -344,6 +344,15 @@ def test_torcheasyrec(packages: Published, tmp_path: Path, monkeypatch: pytest.M
     } == by_suffix
 
 
+def test_torcheasyrec_capacity_is_the_policys(small, tmp_path: Path):
+    published = small(["a", "b"], [[0, 1], [0, 1]])
+    with closing(sqlite3.connect(published.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE _generations SET collisions = 'next-best', bucket_capacity = 5")
+    write(published, "torcheasyrec", tmp_path / "v1")
+    manifest = json.loads((tmp_path / "v1" / "manifest.json").read_text())
+    assert (manifest["capacity"], manifest["max_observed_items_per_sid"]) == (5, 2)
+
+
 def test_csv(packages: Published, tmp_path: Path):
     """al_sid (FORGE) SID_generation/generate_candidates_lv3.py, parse_sid_column_for_items: columns `item_id` and
     `SID` of a CSV, the SID split at commas into three; SID_generation/infer_SID.py writes it so.
