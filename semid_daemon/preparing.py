@@ -245,7 +245,8 @@ class Preparing:
             codes_NL = np.empty((0, generation.layers), np.int32)
         else:
             with self._watchdog.watch(f"generation {number}: encoding chunk {chunk.id}"):
-                codes_NL = encode_rows(self._encoder(number), batch.embeddings_ND)
+                encoder = self._encoder(number)
+                codes_NL = meanwhile(lambda: encode_rows(encoder, batch.embeddings_ND), self._tick)
         placement = self._writer.place_again(
             number, batch, codes_NL, kept.contents, self._learner.ranked(number, batch.embeddings_ND, codes_NL)
         )

@@ -136,6 +136,16 @@ class Refreshing:
 
     # -- work ----------------------------------------------------------------------------------------
 
+    @property
+    def asked(self) -> bool:
+        """Whether something was asked for that is not begun."""
+        return bool(self._wishes) and self._job is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is half done."""
+        return self._job is not None
+
     def work(self, *, idle: bool) -> bool:
         """A slice of what is to be done; whether there was anything. Some of it waits until there is nothing else."""
         if self._job is None:

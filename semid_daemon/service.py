@@ -241,7 +241,8 @@ class Service:
             self._stop.wait(_COMMANDS_S)
             return True
         generation = self._writer.active_generation()
-        self._set_doing("gathering" if generation is None else "encoding")
+        if generation is None or self._intake.waiting or not self._refreshing.busy:
+            self._set_doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
         if self._stop.is_set():
             return worked
@@ -270,9 +271,11 @@ class Service:
         else:
             self._set_doing("idle")
         self._attend()
-        while not self._stop.is_set() and not self._changed.is_set() and self._now() < until:
+        while not (self._stop.is_set() or self._changed.is_set() or self._refreshing.asked) and self._now() < until:
             self._changed.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
             self._attend()
+        if self._refreshing.asked:
+            return
         if self._intake.unsettled and self._now() < until:
             # An event came before the files had time to settle: further ones do not wake us meanwhile.
             until = self._now() + settle_s

@@ -84,7 +84,7 @@ def test_next_best_stays_where_it_is_when_replaced(writer: Writer):
     assert {item: semantic_id for item, (semantic_id, _) in shown(writer).items()} == {"a": "1-1", "b": "0-1"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     collisions=st.sampled_from(["suffix", "next-best", "shared"]),
     capacity=st.integers(1, 2),
