@@ -20,6 +20,7 @@ from semid_daemon.quantizer.clustering import assign, cluster_sums
 from semid_daemon.records import Codebooks, CountArray, FloatArray
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
+_FEWEST_LEARNED, _LEARNED_PER_CODE = 8192, 32  # rows of a chunk that are learned from
 _MOST_REVIVED = 1 / 32  # of the codes, per layer and chunk
 
 
@@ -69,9 +70,15 @@ class ContinualTrainer:
         self._device = device
 
     def learn(self, state: CandidateState, embeddings_ND: FloatArray) -> CandidateStep:
-        """One step on the rows (N×D float32, finite), of which there must be one at least."""
+        """One step on the rows (N×D float32, finite), of which there must be one at least.
+
+        Of very many rows an even share is learned from, and counted for all: 32 a code tell where its mean is.
+        """
         rows = embeddings_ND.shape[0]
-        residual_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND)).to(self._device)
+        most = max(_FEWEST_LEARNED, _LEARNED_PER_CODE * state.centroids_LKD.shape[1])
+        some_ND = embeddings_ND[:: -(-rows // most)]
+        weight = rows / some_ND.shape[0]  # of the rows that each of these stands for
+        residual_ND = torch.from_numpy(np.ascontiguousarray(some_ND)).to(self._device)
         kept = self._kept_per_row**rows
         layers, all_counts, losses, revived = [], [], [], []
         for layer, (before_KD, counts_K) in enumerate(zip(state.centroids_LKD, state.counts_LK, strict=True)):
@@ -83,8 +90,9 @@ class ContinualTrainer:
             errors_N = squares_N.sub_(best_N, alpha=2)  # with the bias of its code, where there are biases
             losses.append(max(0.0, float(errors_N.mean(dtype=torch.float64))))
             sums_KD, came_K = cluster_sums(residual_ND, labels_N, centroids_KD.shape[0])
-            counts64_K = torch.from_numpy(counts_K * kept).to(self._device) + came_K
-            share_K = (came_K / counts64_K.clamp_min(1e-12)).float()
+            weighted_K = came_K * weight
+            counts64_K = torch.from_numpy(counts_K * kept).to(self._device) + weighted_K
+            share_K = (weighted_K / counts64_K.clamp_min(1e-12)).float()
             means_KD = sums_KD / came_K.clamp_min(1)[:, None]
             centroids_KD = torch.lerp(centroids_KD, means_KD, share_K[:, None])
             inputs_ND = residual_ND

@@ -73,3 +73,13 @@ def test_error_on_rows_to_come_falls(clustered):
         losses.append(step.losses[0])
     assert losses[-1] < 0.5 * losses[0]
     assert state.counts_LK.sum(axis=1) == pytest.approx([state.counts_LK[0].sum()] * 2, abs=40)
+
+
+def test_of_very_many_rows_a_share_is_learned_from_and_counted_for_all():
+    """Rows alternate between 3 and 12 in blocks, so that every second row shows both as often."""
+    state = CandidateState(np.array([[[0], [10]]], np.float32), np.array([[2000.0, 2000.0]]))
+    rows_ND = np.tile(column(3, 3, 12, 12), (4096, 1))
+    step = trainer().learn(state, rows_ND)
+    np.testing.assert_allclose(step.state.counts_LK, [[2000 + 8192, 2000 + 8192]])
+    np.testing.assert_allclose(step.state.centroids_LKD[0, :, 0], [3 * 8192 / 10192, 10 + 2 * 8192 / 10192], rtol=1e-5)
+    assert step.state.rows == rows_ND.shape[0]
