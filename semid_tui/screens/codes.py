@@ -141,8 +141,11 @@ class CodeGrid(CellWidget, can_focus=True):
             for place in range(start, min(start + per_row, len(places))):
                 glyph, style = heat(items[places[place]], fair, marker)
                 text = glyph * max(1, grid.cell - 1)
-                spans.append(Span(text, "cursor" if place in (self.cursor, self.hover) else style))
-                spans.append(Span(" " * (grid.cell - len(text))))
+                gap = " " * (grid.cell - len(text))
+                if place in (self.cursor, self.hover):
+                    spans += [Span(text, "cursor"), Span(gap)]
+                else:
+                    spans.append(Span(text + gap, style))
             drawn.append(tuple(spans))
         if len(drawn) < height - 1:
             drawn += [(), legend(marker)]
