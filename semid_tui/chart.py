@@ -166,7 +166,8 @@ def draw_loss(curve: LossCurve, width: int, height: int, view: View) -> list[Lin
         return int((step - 1 - origin) // size) * dots_per_step // canvas.across
 
     upright = "|" if view.marker == "ascii" else "┊"
-    for step, text in view.marks:
+    published = [(last, f"g{curve.published}")] if curve.published is not None and view.layer is None else []
+    for step, text in (*view.marks, *published):
         if first < step <= last:
             _draw_upright(canvas, min(column_of(step), plot_wide - 1), upright, "accent", text)
     if view.crosshair is not None and first < view.crosshair <= last:

@@ -114,6 +114,21 @@ class FilesFeed(Feed):
 
 
 @dataclass(frozen=True)
+class RetriableFeed(Feed):
+    """Names of the filtered files that can be tried again."""
+
+    status: str
+    text: str
+
+    def depends(self, pulse: Pulse) -> Hashable:
+        return pulse.files
+
+    def read(self, watch: Watch, pulse: Pulse) -> Any:
+        with watch.at_most(SLOW_S):
+            return watch.retriable_files(self.status, self.text)
+
+
+@dataclass(frozen=True)
 class FindFeed(Feed):
     text: str = ""
 

@@ -83,7 +83,7 @@ def _doings(pulse: Pulse) -> list[Line]:
     if pulse.state == "training" and "loss " in pulse.detail:
         parts.append(line(("loss ", "dim"), loss(float(pulse.detail.rpartition("loss ")[2]))))
     rate = gauge(pulse, "rows_per_s")
-    if rate:
+    if rate and pulse.state not in ("idle", "paused", "training"):
         parts.append(line(short(rate), ("/s", "dim")))
     eta = gauge(pulse, "eta_s")
     if eta and "file" in gauges:

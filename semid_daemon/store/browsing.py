@@ -153,6 +153,14 @@ class Browsing(Reader):
             sql += f" s JOIN _files f ON f.id = s.file_id WHERE {' AND '.join(conditions)}"
         return int(self._rows(sql, tuple(values))[0][0])
 
+    def retriable_files(self, status: str, text: str, most: int = 5_000) -> tuple[str, ...]:
+        """Names of the rejected and deferred files among those of a status ("" for all) and with a text."""
+        found: list[FileRow] = []
+        for each in ("rejected", "deferred"):
+            if status in ("", each):
+                found += self.files(status=each, text=text, most=most).rows
+        return tuple(file.name for file in found[:most])
+
     def troubled_files(self, most: int) -> tuple[FileRow, ...]:
         """The latest files that were rejected or put off."""
         found = []

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,16 @@ class LossPoint:
 
 @dataclass(frozen=True, slots=True)
 class LossCurve:
-    """One training run: the points of each layer, at one span. `runs` are all there were, the latest last."""
+    """One training run: the points of each layer, at one span. `runs` are all there were, the latest last.
+
+    `published` is the generation that came of it, if one has.
+    """
 
     run: str
     runs: tuple[str, ...]
     span: int
     layers: Mapping[int, tuple[LossPoint, ...]]
+    published: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +372,27 @@ class Watch(Genealogy):
                         f"SELECT step, steps, low, high, total / steps {of_layer} ORDER BY step", (run, layer, span)
                     )
                 layers[layer] = tuple(LossPoint(*row) for row in rows)
-        return LossCurve(run, runs, span, layers)
+            published = self._published_after(run, trainings, max(numbers)) if run in trainings else None
+        return LossCurve(run, runs, span, layers, published)
+
+    def _published_after(self, run: str, trainings: Sequence[str], last_layer: int) -> int | None:
+        """The generation made of a run: the first after its last step, unless another training began before."""
+
+        def at(of: str, layer: int, order: str) -> str | None:
+            found = self._rows(
+                f"SELECT at FROM _metrics WHERE run = ? AND name = 'loss' AND layer = ? ORDER BY step {order} LIMIT 1",
+                (of, layer),
+            )
+            return found[0][0] if found else None
+
+        following = trainings[trainings.index(run) + 1 :]
+        before = at(following[0], 0, "ASC") if following else None
+        found = self._rows(
+            "SELECT min(generation) FROM _generations WHERE origin != 'candidate' AND created_at >= ?"
+            " AND (? IS NULL OR created_at < ?)",
+            (at(run, last_layer, "DESC"), before, before),
+        )
+        return None if found[0][0] is None else int(found[0][0])
 
     def usage(self, generation: int) -> Usage:
         """How much each code of a generation is used."""

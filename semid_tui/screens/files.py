@@ -13,7 +13,7 @@ from textual.widgets import Input
 from semid_daemon.store.browsing import FILE_ORDERS, FileRow, FilesPage, Key
 from semid_daemon.store.watching import Pulse
 from semid_tui.cells import CellWidget, Line, Marker, Part, Span, line, rule
-from semid_tui.feeds import Feed, FilesFeed
+from semid_tui.feeds import Feed, FilesFeed, RetriableFeed
 from semid_tui.lost import wrapped
 from semid_tui.numbers import clean, clock, count, fit, size
 from semid_tui.panes import Pane
@@ -201,6 +201,7 @@ class FilesPane(Pane):
         self.from_end = False
         self.page: FilesPage | None = None
         self.cursor = 0
+        self.retriable: tuple[str, ...] = ()
         self._jumped = False  # the cursor goes where the next page says
 
     def compose(self) -> ComposeResult:
@@ -216,12 +217,20 @@ class FilesPane(Pane):
         return self.query_one(FilesTable)
 
     def feeds(self) -> Mapping[str, Feed]:
-        return {"files": FilesFeed(self.order, self.status, self.text, self.around, self.from_end, _MOST)}
+        feeds: dict[str, Feed] = {
+            "files": FilesFeed(self.order, self.status, self.text, self.around, self.from_end, _MOST)
+        }
+        if self.text or self.status in ("rejected", "deferred"):
+            feeds["retriable"] = RetriableFeed(self.status, self.text)
+        return feeds
 
     def take_pulse(self, pulse: Pulse) -> None:
         self.query_one(FilesHead).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:
+        if slot == "retriable":
+            self.retriable = result
+            return
         before = self.file()
         self.page = result
         places = {row.id: number for number, row in enumerate(result.rows)}
@@ -236,6 +245,9 @@ class FilesPane(Pane):
         self.redraw()
 
     def fail(self, slot: str, feed: Feed, error: str) -> None:
+        if slot == "retriable":
+            self.retriable = ()
+            return
         self.page = FilesPage((), 0, 0)
         super().fail(slot, feed, error)
         self.redraw()
@@ -271,7 +283,7 @@ class FilesPane(Pane):
         self.ask(again=True)
 
     def _begin_anew(self) -> None:
-        self.around, self.from_end, self._jumped = None, False, True
+        self.around, self.from_end, self._jumped, self.retriable = None, False, True, ()
         self.ask(again=True)
 
     def show_status(self, status: str) -> None:
@@ -348,10 +360,9 @@ class FilesPane(Pane):
         if file is not None and file.status in ("rejected", "deferred"):
             offers.append((file.name, {"files": [file.name]}))
         if self.page is not None and (self.text or self.status in ("rejected", "deferred")):
-            names = [row.name for row in self.page.rows if row.status in ("rejected", "deferred")]
+            names = list(self.retriable)
             if len(names) > 1:
-                more = " of those read" if self.page.total > len(self.page.rows) else ""
-                offers.append((f"the {len(names):,} filtered files{more}", {"files": names}))
+                offers.append((f"the {len(names):,} filtered files", {"files": names}))
         if self.pulse and (self.pulse.file_counts.get("rejected") or self.pulse.file_counts.get("deferred")):
             offers.append(("all deferred and rejected files", {"all": True}))
         return offers

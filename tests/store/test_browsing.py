@@ -95,6 +95,13 @@ def test_files_by_text(watch: Watch):
     assert watch.files(text="%_").total == 0  # no wildcards
 
 
+def test_files_that_can_be_tried_again(watch: Watch):
+    assert len(watch.retriable_files("", "")) == len(watch.retriable_files("rejected", "")) == 30
+    assert watch.retriable_files("deferred", "") == ()
+    assert set(watch.retriable_files("", "broken at 13")) == {"part-010.npz"}
+    assert len(watch.retriable_files("rejected", "", most=7)) == 7
+
+
 def test_troubled_files_are_the_latest(watch: Watch):
     assert [file.reason for file in watch.troubled_files(3)] == ["broken at 290", "broken at 280", "broken at 270"]
 
