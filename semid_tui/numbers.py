@@ -71,6 +71,11 @@ def loss(value: float) -> str:
     return f"{value:.4g}"
 
 
+def figure(value: float) -> str:
+    """A whole number in full, another with four significant digits."""
+    return f"{value:,.0f}" if value == int(value) else loss(value)
+
+
 def percent(share: float) -> str:
     return f"{share:.1%}"
 

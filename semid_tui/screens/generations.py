@@ -10,11 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 
 from semid_daemon.store.lineage import Difference, GenerationLine, Lineage
-from semid_daemon.store.watching import Pulse
 from semid_tui.bars import sparkline
 from semid_tui.cells import CellWidget, Line, Marker, Part, line, rule
 from semid_tui.feeds import Feed, LineageFeed
-from semid_tui.numbers import clean, clock, count, fit, loss, percent
+from semid_tui.numbers import clean, clock, count, figure, fit, loss, percent
 from semid_tui.palette import layer_style
 from semid_tui.panes import Pane
 
@@ -57,7 +56,7 @@ def difference_line(each: Difference, width: int) -> Line:
     """`layer 1 perplexity  703 → 721  +2.6%`, the better direction in green."""
     name = each.name.replace("_", " ") + ("" if each.layer is None else f" L{each.layer}")
     parts: list[Part] = [(fit(name, min(26, width // 3)), "text" if each.layer is None else layer_style(each.layer))]
-    values = [loss(value) if value is not None else "-" for value in (each.old_value, each.new_value)]
+    values = [figure(value) if value is not None else "-" for value in (each.old_value, each.new_value)]
     parts.append(f"{values[0]:>10} → {values[1]:<10}")
     if each.old_value and each.new_value is not None:
         change = (each.new_value - each.old_value) / abs(each.old_value)
@@ -67,9 +66,7 @@ def difference_line(each: Difference, width: int) -> Line:
     return line(*parts)
 
 
-def detail_lines(
-    lineage: Lineage, row: GenerationLine | None, pulse: Pulse | None, width: int, marker: Marker
-) -> list[Line]:
+def detail_lines(lineage: Lineage, row: GenerationLine | None, width: int, marker: Marker) -> list[Line]:
     """The chosen generation: fingerprint, comparison with another, and the drift of the active one."""
     if row is None:
         return []
@@ -158,11 +155,42 @@ class GenerationsTable(CellWidget, can_focus=True):
         self.action_move(0)
 
 
-class GenerationDetail(CellWidget):
+class GenerationDetail(CellWidget, can_focus=True):
+    """The chosen generation; tab goes here, arrows scroll where it is longer than the screen."""
+
+    BINDINGS = [
+        Binding("up,k", "scroll(-1)", "Up", show=False),
+        Binding("down,j", "scroll(1)", "Down", show=False),
+        Binding("pageup", "scroll(-10)", "Page up", show=False),
+        Binding("pagedown", "scroll(10)", "Page down", show=False),
+    ]
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.top = 0
+
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, GenerationsPane)
-        return detail_lines(pane.lineage, pane.chosen(), pane.pulse, width, self.monitor.marker) if pane.lineage else []
+        if pane.lineage is None:
+            return []
+        drawn = detail_lines(pane.lineage, pane.chosen(), width, self.monitor.marker)
+        self.top = max(0, min(self.top, len(drawn) - height))
+        shown = drawn[self.top : self.top + height]
+        below = len(drawn) - self.top - height
+        if below > 0:
+            shown[-1] = line((f"… {below + 1} more: tab, then arrows", "dim"))
+        return shown
+
+    def action_scroll(self, by: int) -> None:
+        self.top += by
+        self.redraw()
+
+    def on_mouse_scroll_down(self) -> None:
+        self.action_scroll(3)
+
+    def on_mouse_scroll_up(self) -> None:
+        self.action_scroll(-3)
 
 
 class GenerationsPane(Pane):

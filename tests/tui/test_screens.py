@@ -363,3 +363,26 @@ def test_copy_write_screenshot_maximize(recorded: Config, tmp_path: Path, monkey
         await see.until(lambda: see.app.screen.maximized is None)
 
     look(recorded, script)
+
+
+def test_generations_compared_and_drifting(recorded: Config):
+    with Writer(recorded.database) as writer:
+        writer.set_comparison(1, 2, [("items", None, 64.0, 700.0), ("churn", 1, None, 0.25), ("error", None, 0.5, 0.4)])
+        for step in range(20):
+            execute(
+                recorded,
+                "INSERT INTO _metrics (run, step, layer, name, value, at) VALUES ('drift-2', ?, NULL,"
+                " 'drift_error_ratio', ?, '')",
+                step,
+                1 + step / 100,
+            )
+
+    async def script(see: Looking) -> None:
+        await see.press("7")
+        text = await see.sees("comparison · g1 → g2", "64 → 700", "churn L1", "- → 0.25", "0.5 → 0.4", "-20.0%")
+        assert "error, times that of training          1.19  ▁" in text
+        await see.press("down")
+        text = await see.sees("g1 retired", "comparison · g1 → g2")
+        assert "drift ·" not in text
+
+    look(recorded, script, (80, 30))
