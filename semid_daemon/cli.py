@@ -203,6 +203,10 @@ def _status_text(status: Status) -> str:
     if status.generation is None:
         return "\n".join([*lines, "generation  none yet: rows are gathered until there are enough to train on"])
     lines.append(f"generation  {status.generation} ({status.fingerprint})")
+    if status.next_generation is not None:
+        pair = f"{status.generation} {status.next_generation}"
+        ready = f"ready: `semid compare {pair}`, `semid promote {status.next_generation}`"
+        lines.append(f"next        {status.next_generation}, {ready if status.next_ready else 'being prepared'}")
     if status.unique_rate is not None and status.singleton_rate is not None:
         lines.append(
             f"items       {status.items:,}, unique rate {status.unique_rate:.4f},"

@@ -56,6 +56,13 @@ def test_generations(grown: Config):
     ]
 
 
+def test_status_tells_of_the_generation_that_is_ready(grown: Config):
+    text = semid(grown, "status").stdout
+    assert "\nnext        2, ready: `semid compare 1 2`, `semid promote 2`\n" in text
+    found = json.loads(semid(grown, "status", "--json").stdout)
+    assert (found["generation"], found["next_generation"], found["next_ready"]) == (1, 2, True)
+
+
 def test_compare_in_words_and_as_json(grown: Config):
     text = semid(grown, "compare").stdout
     assert text.startswith("generation 1 -> 2, 500 items that both have\n")

@@ -43,6 +43,8 @@ class Status:
     layers: list[LayerStatus]
     files: dict[str, int]
     heartbeat_at: str | None
+    next_generation: int | None = None  # prepared beside the active one
+    next_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,10 @@ class Reader:
                 "SELECT layer, coverage, dead_codes, perplexity FROM layer_health WHERE generation = ? ORDER BY layer",
                 (generation,),
             ).fetchall()
+            following = read(
+                "SELECT generation, status = 'ready' FROM _generations WHERE status IN ('preparing', 'ready')"
+                " ORDER BY generation DESC LIMIT 1"
+            ).fetchone()
             files = dict.fromkeys(("pending", "loading", "done", "rejected", "deferred"), 0)
             files.update(read("SELECT status, files FROM _file_counts").fetchall())
         finally:
@@ -141,6 +147,8 @@ class Reader:
             layers=[LayerStatus(*row) for row in layers],
             files=files,
             heartbeat_at=heartbeat_at,
+            next_generation=following[0] if following else None,
+            next_ready=bool(following and following[1]),
         )
 
     def lookup(self, item_id: str) -> Item | None:
