@@ -46,14 +46,16 @@ class PlainProgress:
             if now - self._told >= _PLAIN_INTERVAL_S and now > started:
                 self._told = now
                 rate = done / (now - started)
-                eta = f", {(total - done) / rate:,.0f} s left" if total > done and rate > 0 else ""
+                # Of steps the total is the most there may be: no time can be told from it.
+                timed = unit == "rows" and total > done and rate > 0
+                eta = f", {(total - done) / rate:,.0f} s left" if timed else ""
                 self._log.info(
                     "%s: %s of %s %s, %s %s/s%s",
                     title,
                     f"{done:,}",
                     f"{total:,}",
                     unit,
-                    f"{rate:,.0f}",
+                    f"{rate:,.{0 if rate >= 10 else 1}f}",
                     unit,
                     eta,
                 )
