@@ -205,6 +205,8 @@ def test_every_command_and_every_link_is_there(newcomer: Newcomer):
     commands = newcomer.type("python -c 'from semid_daemon.cli import main; print(*main.commands)'").stdout.split()
     assert [name for name in commands if f"semid {name}" not in text] == []
     assert "More:" not in newcomer.type("semid --help").stdout, "put it into a section of cli_group"
+    scripts = [path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
+    assert [name for name in scripts if f"python benchmarks/{name}" not in text] == []
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or (ROOT / target).exists(), target
     headings = {
