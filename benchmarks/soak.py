@@ -6,7 +6,7 @@ Drops what an hour of so many rows a second amounts to, in files of 5,000 rows: 
 copies, some are damaged; a reader asks for the status every quarter of a second, and commands are given meanwhile.
 Prints memory, file descriptors, threads, the write-ahead log and the database by tenths of the run; the exit status
 is 1 when memory or descriptors grow, the log is not bounded, or rows are missing in the end. --real-time takes the
-hour it says.
+hour it says. SQLite's cache of pages, 256 MB in the daemon, is 4 MB here: filling it is not a leak, and would hide one.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from semid_daemon.store.reader import Reader
 DIM = 64
 FILE_ROWS = 5_000
 AHEAD = 8  # files that wait at most
+MOST_WAL_MB = 320  # it is checkpointed at 256 MB, between two chunks
 SETTINGS = """
 [drop]
 on_done = "delete"
@@ -42,6 +43,10 @@ device = "cpu"
 [generations]
 keep_embeddings = "nothing"
 """
+DAEMON = (
+    "import sys; from semid_daemon.store import connection; connection._CACHE_BYTES = 4 << 20;"
+    " from semid_daemon.cli import main; main(sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ def soak(root: Path, files: int, interval_s: float | None) -> tuple[list[Sample]
     config = load_config(root / "semid.toml")
     config.drop_dir.mkdir()
     subprocess.run([sys.executable, "-m", "semid_daemon", "init", str(root)], check=True, stderr=subprocess.DEVNULL)
-    daemon = subprocess.Popen([sys.executable, "-m", "semid_daemon", "run", "-q", "-c", str(root / "semid.toml")])
+    run = [sys.executable, "-c", DAEMON, "run", "-q", "-c", str(root / "semid.toml")]
+    daemon = subprocess.Popen(run, stderr=subprocess.DEVNULL)
     producer = Producer(config.drop_dir, files, interval_s)
     samples: list[Sample] = []
     try:
@@ -182,7 +188,7 @@ def main() -> int:
     print(f"memory {memory:+.1%}, descriptors {descriptors:+.1%}, write-ahead log at most {most_wal_mb:.1f} MB")
     faults += ["memory grows"] if memory > 0.1 else []
     faults += ["descriptors grow"] if descriptors > 0.2 else []
-    faults += ["the write-ahead log is not bounded"] if most_wal_mb > 256 else []
+    faults += ["the write-ahead log is not bounded"] if most_wal_mb > MOST_WAL_MB else []
     for fault in faults:
         print(f"FAULT  {fault}")
     return 1 if faults else 0
