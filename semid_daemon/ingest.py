@@ -320,7 +320,7 @@ def _encoded(
 ) -> Generator[Encoded | None, None, None]:
     """The chunks still to be committed: one being read while one is copied to the device, while one is encoded."""
 
-    def read() -> Iterator[Encoded]:
+    def read() -> Generator[Encoded, None, None]:
         batches = source.batches(
             ledger.chunk_rows or settings.chunk_rows, ledger.rows_done, empty=memory_for(encoder.device)
         )
@@ -342,6 +342,8 @@ def _encoded(
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 
+    if source.rows - ledger.rows_done <= (ledger.chunk_rows or settings.chunk_rows):
+        return mapped(encode, read())  # a single chunk has nothing to overlap with
     chunks = ahead(read(), "read")
     if encoder.device.type != "cpu":
         chunks = ahead(mapped(copy, chunks), "copy")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from semid_daemon import trial
@@ -26,6 +27,8 @@ from semid_daemon.store.clock import seconds_until, utc_in
 from semid_daemon.store.writer import LedgerFile, Sighting, Writer
 
 MOST_WAITING = 1_000
+_SMALL_BYTES = 1 << 20
+_TOGETHER_S = 0.2  # of small files that end with one commit
 _MOST_TOLD = 20
 _SCAN_SHARE = 5  # a scan that takes a second is not repeated for five, however often something changes
 
@@ -70,6 +73,7 @@ class Intake:
         self._suspects: dict[tuple[str, str], int] = writer.suspects()
         self._accounted = False
         self._tidied = False
+        self._moves: list[Callable[[], None]] | None = None  # of files that end together
         self._scan_again = 0.0
         self.waiting = WaitingFiles()
         self.unsettled = False
@@ -227,16 +231,64 @@ class Intake:
         """Register queued files for a while; whether there was any. Once codebooks exist, no more than can wait."""
         until = self._now() + slice_s
         worked = False
-        while self._queue and self._now() < until and (gathering or len(self.waiting) < MOST_WAITING):
-            file = self._queue.pop(next(iter(self._queue)))
-            self._in_hand.take(file.name, signature_text(file), 0)
-            self._take_up(file)
-            self._in_hand.release()
+
+        def is_next(small: bool) -> bool:
+            if not self._queue or not (gathering or len(self.waiting) < MOST_WAITING):
+                return False
+            return self.is_small(next(iter(self._queue.values()))) or not small
+
+        while is_next(small=False) and self._now() < until:
+            if is_next(small=True):
+                with self.together() as in_time:
+                    self._take_up_next()
+                    while is_next(small=True) and in_time():
+                        self._take_up_next()
+            else:
+                self._take_up_next()
             self._tick()
             worked = True
         if worked and self._found is not None:
             self._account(self._found)
         return worked
+
+    def is_small(self, file: DropFile) -> bool:
+        """Whether so little is to be done with a file that many of them are better done together."""
+        return file.signature.size_bytes <= _SMALL_BYTES and (file.name, signature_text(file)) not in self._suspects
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[Callable[[], bool]]:
+        """Small files that end with one commit, which are moved after it; gives whether there is time for more.
+
+        Nothing else is attended to meanwhile. When it raises, nothing of all this is known, and it is done anew.
+        """
+        until = self._now() + _TOGETHER_S
+        self._moves = []
+        try:
+            with self._writer.together():
+                yield lambda: self._now() < until
+        except BaseException:
+            self._moves = None
+            self._queue.clear()
+            self.waiting.clear()
+            self._contents.clear()
+            self.unsettled = True
+            raise
+        moves, self._moves = self._moves, None
+        for move in moves:
+            move()
+
+    def _once_committed(self, move: Callable[[], None]) -> None:
+        """Files are moved only when the ledger has what is behind it."""
+        if self._moves is None:
+            move()
+        else:
+            self._moves.append(move)
+
+    def _take_up_next(self) -> None:
+        file = self._queue.pop(next(iter(self._queue)))
+        self._in_hand.take(file.name, signature_text(file), 0)
+        self._take_up(file)
+        self._in_hand.release()
 
     def _take_up(self, file: DropFile) -> None:
         """Register one settled file, unless it moves on meanwhile or the machine does not let us."""
@@ -257,7 +309,8 @@ class Intake:
 
             def on_hashed(size_bytes: int) -> None:
                 advance(size_bytes)
-                self._tick()
+                if self._moves is None:
+                    self._tick()
 
             registered = register(self._writer, file, self._root, on_hashed, lambda: self._has_rested(file))
         ledger = registered.ledger
@@ -328,6 +381,9 @@ class Intake:
         """All rows are committed: move, keep or delete the file, as configured. What fails is done later."""
         self.waiting.pop(ledger.id, None)
         self._clear_suspicion(file.name)
+        self._once_committed(lambda: self._put_away(file, ledger))
+
+    def _put_away(self, file: DropFile, ledger: LedgerFile) -> None:
         on_done = self._config.drop.on_done
         if on_done == "keep":
             self._handled[file.name] = signature_text(file)
@@ -355,6 +411,9 @@ class Intake:
         if file.name not in self._failures:
             self.rejected += 1
             self._journal.warning(f"{file.name}: rejected: {reason}")
+        self._once_committed(lambda: self._put_to_rejected(file, ledger, reason))
+
+    def _put_to_rejected(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
         try:
             reject(file, self._config.drop_dir, self._config.rejected_dir, ledger.digest, reason)
         except FileChangedError:

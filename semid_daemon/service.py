@@ -92,6 +92,7 @@ class Service:
         self._changed = threading.Event()
         self._doing = ("starting", "")
         self._desk_again = 0.0
+        self._undisturbed = False  # while small files are written together, which takes a moment
         self._encoders: dict[int, Encoder] = {}
         self._journal = Journal(writer, now)
         self._desk = CommandDesk(
@@ -214,6 +215,8 @@ class Service:
                     self._idle()
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
+                self._turns.close()
+                self._writer.forget_cached()
                 with contextlib.suppress(MachineError):
                     self._forget()
                 with contextlib.suppress(MachineError):
@@ -285,6 +288,8 @@ class Service:
 
     def _attend(self) -> None:
         """What must not wait for long work to end: the heartbeat, the lock, commands. While paused, nothing else."""
+        if self._undisturbed:
+            return
         self._look_up(*self._doing)
         while self._paused_at is not None and not self._stop.is_set():
             self._notifier.ready()
@@ -386,9 +391,31 @@ class Service:
             chosen = self._turns.choose(self._intake.waiting)
             if chosen is None:
                 break
-            self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+            if self._turns.is_new(chosen) and self._intake.is_small(self._intake.waiting[chosen].file):
+                self._encode_together(chosen, generation)
+            else:
+                self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
             worked = True
         return worked
+
+    def _encode_together(self, chosen: int | None, generation: Generation) -> None:
+        """A small file and those that follow it, for a moment, with one commit for all of them."""
+        failed: DeviceError | None = None
+        with self._intake.together() as in_time:
+            self._undisturbed = True
+            try:
+                while chosen is not None and self._intake.is_small(self._intake.waiting[chosen].file):
+                    self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+                    if self._stop.is_set() or not in_time():
+                        break
+                    chosen = self._turns.next_new(self._intake.waiting)
+            except DeviceError as error:
+                failed = error  # it ends the process, once what was done before it is committed
+            finally:
+                self._undisturbed = False
+        if failed is not None:
+            raise failed
+        self._attend()
 
     def _encode(self, waiting: Waiting, generation: Generation) -> None:
         """Give a file its turn: to its end, or until the slice is over and others wait."""
@@ -418,7 +445,7 @@ class Service:
                 self._attend()
                 others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
                 slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)
-                if self._stop.is_set() or self._wal_is_full() or slice_over:
+                if self._stop.is_set() or slice_over or (not self._undisturbed and self._wal_is_full()):
                     self._turns.lay_aside(file_id, job)
                     return
         ledger = self._writer.file(file_id)

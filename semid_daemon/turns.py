@@ -29,10 +29,18 @@ class Turns:
             self.forget(file_id)
         if self._fairness == "order":
             return next(iter(waiting), None)
-        new = next((each for each in waiting if each not in self._jobs), None)
+        new = self.next_new(waiting)
         aside = next(iter(self._jobs), None)
         self._last_was_new = aside is None or (new is not None and not self._last_was_new)
         return new if self._last_was_new else aside
+
+    def is_new(self, file_id: int) -> bool:
+        """Whether the file was not begun yet."""
+        return file_id not in self._jobs
+
+    def next_new(self, waiting: Collection[int]) -> int | None:
+        """The first of the files that wait that was not begun yet."""
+        return next((each for each in waiting if each not in self._jobs), None)
 
     def resume(self, file_id: int) -> Job | None:
         """The job of a file that was laid aside, if it is still open."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +122,11 @@ def test_stages_of_one_thread_count_together():
     worked = {"read": 1.0, "copy": 0.0, "encode": 3.0, "learn": 1.5, "commit": 2.0}
     assert bottleneck(worked) == "commit"
     assert bottleneck({**worked, "encode": 4.0}) == "encode"
+
+
+def test_the_benchmark_runs(tmp_path: Path):
+    script = Path(__file__).parents[1] / "benchmarks" / "pipeline.py"
+    command = [sys.executable, str(script), "--rows", "1000", "--dim", "16", "--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "| semid, together" in done.stdout

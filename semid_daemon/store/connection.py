@@ -19,6 +19,8 @@ from semid_daemon.store.upgrade import Alive, upgrade
 
 _BUSY_TIMEOUT_S = 10.0
 _CHECK_AT_START_S = 1.0
+_CHECKED_BYTES = 128 << 20  # of a database that is checked as a whole at start
+_LARGE_TABLES = {"_items", "_buckets", "_metrics"}
 _WAL_KEPT_BYTES = 64 << 20  # what is left of the write-ahead log's file once it has been checkpointed
 _WAL_BYTES = 256 << 20  # how far it grows before it is checkpointed: pages that many chunks change are moved once
 _CACHE_BYTES = 256 << 20  # of pages; taken as they are read
@@ -97,20 +99,22 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _check_quickly(connection: sqlite3.Connection, path: Path) -> None:
-    """Look for damage for a second: all of a small database, some of a large one. `semid doctor` checks it all."""
+    """Look for damage for about a second: all of a small database, of a large one all but the tables that grow most.
+
+    `semid doctor` checks it all.
+    """
+    checks = ["PRAGMA quick_check(1)"]
+    if path.stat().st_size > _CHECKED_BYTES:
+        tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+        checks = [f"PRAGMA quick_check('{name}')" for (name,) in tables if name not in _LARGE_TABLES]
     until = time.monotonic() + _CHECK_AT_START_S
-    connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
-    try:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        return
-    finally:
-        connection.set_progress_handler(None, 0)
-    if found != "ok":
-        found = " ".join(found.split())
-        raise StoreError(f"{path}: damaged: {found}; stop the daemon and restore a backup")
+    for check in checks:
+        found = connection.execute(check).fetchone()[0]
+        if found != "ok":
+            found = " ".join(found.split())
+            raise StoreError(f"{path}: damaged: {found}; stop the daemon and restore a backup")
+        if time.monotonic() > until:
+            return
 
 
 class Transactions:
@@ -121,6 +125,7 @@ class Transactions:
         self._database = connect_writer(path, alive)
         self._connection: sqlite3.Connection = self._database.conn
         self._data_version = self._read_one("PRAGMA data_version")[0]
+        self._together = False
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +152,25 @@ class Transactions:
         self._connection.close()
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is written inside is one transaction: all of it, or nothing when anything raises.
+
+        Very many small writes cost one commit that way. Nothing of it is seen by others before the end, and what is
+        remembered of the database must be forgotten when this raises.
+        """
+        with self._transaction():
+            self._together = True
+            try:
+                yield
+            finally:
+                self._together = False
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._together:
+            with self._part():
+                yield self._connection
+            return
         with store_errors(self._path):
             # IMMEDIATE: sqlite-utils' atomic() begins deferred, where a read then a write may find the
             # snapshot stale.
@@ -160,6 +183,23 @@ class Transactions:
                 # After SQLITE_FULL and its like SQLite has rolled back already.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[None]:
+        """A transaction that is part of a larger one: what raises inside takes this part back."""
+        if not self._connection.in_transaction:
+            raise MachineError(f"{self._path}: what was to be written together was taken back")
+        with store_errors(self._path):
+            self._connection.execute("SAVEPOINT part")
+            try:
+                yield
+                failpoint("committing")
+                self._connection.execute("RELEASE part")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK TO part")
+                    self._connection.execute("RELEASE part")
                 raise
 
     def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
