@@ -30,6 +30,7 @@ class Terminal:
         self.screen = pyte.Screen(*size)
         self._stream = pyte.ByteStream(self.screen)
         self.written_bytes = 0
+        self.ends_alternate = 0  # how often the screen of before was brought back
         self.started_s = time.perf_counter()
         controller, worker = os.openpty()
         fcntl.ioctl(worker, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
@@ -78,6 +79,7 @@ class Terminal:
             except OSError:  # the process has ended
                 return taken
             self.written_bytes += len(data)
+            self.ends_alternate += data.count(b"\x1b[?1049l")
             self._stream.feed(data)
             taken += data
 
@@ -88,6 +90,12 @@ class Terminal:
             assert time.perf_counter() - started < timeout_s, f"timed out; on the screen:\n{self.text}"
             self.read(0.005)
         return time.perf_counter() - started
+
+    def ends(self, timeout_s: float = 60) -> int:
+        """Read until the process has ended (it could not write its last words otherwise); its exit status."""
+        self.until(lambda: self.process.poll() is not None, timeout_s)
+        self.read(0.2)
+        return int(self.process.returncode)
 
     def sees(self, *texts: str, timeout_s: float = 30) -> float:
         return self.until(lambda: all(text in self.text for text in texts), timeout_s)
