@@ -58,7 +58,7 @@ def test_labels_and_help_are_escaped():
 
 
 def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
-    text = SMALL + '[generations]\ndrift_window_rows = 64\n[monitoring]\nmetrics_textfile = "collected/semid.prom"\n'
+    text = SMALL + 'drift_window_rows = 64\n[monitoring]\nmetrics_textfile = "collected/semid.prom"\n'
     config = parse_config(text.encode(), source="t", root=tmp_path)
     make_directories(config)
     drop_npz(config.drop_dir, "a.npz", [f"a{row}" for row in range(200)], clustered(200, 16))

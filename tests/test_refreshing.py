@@ -12,6 +12,7 @@ from conftest import drop_npz
 
 from semid_daemon.asking import submit
 from semid_daemon.config import Config
+from semid_daemon.intake import Intake
 from semid_daemon.generations.codebook_files import load_codebooks
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.records import FloatArray
@@ -284,6 +285,7 @@ def test_a_file_half_way_goes_on_with_the_new_generation(catalogue: Config, clus
 
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "commit_chunk", twice)
+        patch.setattr(Intake, "is_small", lambda *_: False)  # its chunks are committed one by one
         with pytest.raises(KeyboardInterrupt):
             run(catalogue)
     assert query(catalogue, "SELECT rows_done, generation FROM _files WHERE id = 3") == [(100, 1)]
