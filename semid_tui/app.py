@@ -23,7 +23,7 @@ from semid_daemon.config import Config
 from semid_daemon.errors import SemidError
 from semid_daemon.store.watching import Pulse, UnavailableError
 from semid_tui.cells import Marker
-from semid_tui.dialogs import ChoiceScreen, HelpScreen
+from semid_tui.dialogs import ChoiceScreen, HelpScreen, Palette
 from semid_tui.feeds import CommandsFeed, Feed
 from semid_tui.gateway import Gateway
 from semid_tui.keybar import CommandLine, KeyBar, StatusLine, TabLine
@@ -425,6 +425,10 @@ class MonitorApp(App[None]):
                 ("train anew on the whole catalogue", "train", {"from": "anew"}, ""),
             ],
         )
+
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_rescan(self) -> None:
         self.ask("Look at everything in the drop directory anew?", [("rescan", "rescan", {}, "")])

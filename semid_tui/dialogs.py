@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
+from textual.command import CommandPalette
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
@@ -68,6 +70,13 @@ class ChoiceScreen(ModalScreen[int | None]):
     def action_move(self, by: int) -> None:
         self._choices.at = (self._choices.at + by) % len(self._choices.answers)
         self._choices.redraw()
+
+
+class Palette(CommandPalette):
+    """Finds actions by name. A second key may come before the first has closed it."""
+
+    def dismiss(self, result: None = None) -> AwaitComplete:
+        return super().dismiss(result) if self.is_current else AwaitComplete.nothing()  # type: ignore[no-untyped-call]
 
 
 class HelpText(CellWidget, can_focus=True):

@@ -12,8 +12,8 @@ from conftest import drop_npz
 
 from semid_daemon.asking import submit
 from semid_daemon.config import Config
-from semid_daemon.intake import Intake
 from semid_daemon.generations.codebook_files import load_codebooks
+from semid_daemon.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.records import FloatArray
 from semid_daemon.store.checks import DatabaseChecks

@@ -5,6 +5,7 @@ Shape suffixes: N rows, D dim, K centroids.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from semid_daemon.quantizer.exact import encode_exact
 
 # The most elements of an N×K block that `nearest` holds at once: 16 MiB of float32.
 MAX_BLOCK_ELEMENTS = 2**22
+
+_lock = threading.Lock()
+_depth = 0  # of callers inside `full_float32_matmul`
+_outside = ("", "")
 
 
 class DistanceFunction(nn.Module, ABC):
@@ -74,17 +79,29 @@ class SquaredEuclideanDistance(DistanceFunction):
 def full_float32_matmul(device: torch.device) -> Iterator[None]:
     """Matrix products in full precision of their dtype: no TF32, no bfloat16, no autocast.
 
-    TF32 keeps 10 bits of a mantissa, too few to tell near centroids apart. torch's precision
-    switches belong to the process, not to the thread; they stand as they were on leaving.
+    TF32 keeps 10 bits of a mantissa, too few to tell near centroids apart. torch's precision switches belong to
+    the process, not to the thread: they are as they were once the last of several threads has left.
     """
+    with _ieee_switches(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def _ieee_switches() -> Iterator[None]:
+    global _depth, _outside
     cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = cuda.fp32_precision, cpu.fp32_precision
-    cuda.fp32_precision = cpu.fp32_precision = "ieee"
+    with _lock:
+        if _depth == 0:
+            _outside = cuda.fp32_precision, cpu.fp32_precision
+            cuda.fp32_precision = cpu.fp32_precision = "ieee"
+        _depth += 1
     try:
-        with torch.autocast(device.type, enabled=False):
-            yield
+        yield
     finally:
-        cuda.fp32_precision, cpu.fp32_precision = before
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                cuda.fp32_precision, cpu.fp32_precision = _outside
 
 
 def precise(device: torch.device) -> torch.dtype:

@@ -88,3 +88,15 @@ def test_autocast_does_not_lower_the_precision() -> None:
     wanted_NK = DISTANCE.compute(x_ND, x_ND[:32])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(DISTANCE.compute(x_ND, x_ND[:32]), wanted_NK)
+
+
+def test_precision_switches_of_callers_that_overlap():
+    """The first of two to come leaves first: the other's products stay exact, and its leaving restores."""
+    before = precisions()
+    first, second = full_float32_matmul(CPU), full_float32_matmul(CPU)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert precisions() == ("ieee", "ieee")
+    second.__exit__(None, None, None)
+    assert precisions() == before

@@ -13,7 +13,7 @@ from textual.widgets import Input
 from semid_daemon.commands import CommandDesk
 from semid_daemon.config import Config
 from semid_daemon.store.writer import Writer
-from semid_tui.dialogs import ChoiceScreen
+from semid_tui.dialogs import ChoiceScreen, Palette
 from semid_tui.gateway import Gateway, ReadOnlyError
 from tui.recorded import Looking, look
 
@@ -102,12 +102,29 @@ def test_train_promote_roll_back_name_their_object(recorded: Config):
     look(recorded, script)
 
 
+def test_the_palette_is_closed_once(recorded: Config):
+    async def script(see: Looking) -> None:
+        await see.press("ctrl+p")
+        palette = see.app.screen
+        assert isinstance(palette, Palette)
+        palette.dismiss()
+        await see.until(lambda: see.app.screen is not palette)
+        palette.dismiss()
+        await see.press("8")
+        await see.sees("the disk is nearly full")
+
+    look(recorded, script)
+
+
 def test_a_directory_that_may_not_be_written_to_is_told(recorded: Config):
     recorded.commands_dir.rmdir()
 
     async def script(see: Looking) -> None:
-        await see.press("S", "enter")
-        await see.sees("a command cannot be put there")
+        await see.press("S")
+        await see.sees("Look at everything in the drop directory anew?")
+        await see.press("enter")
+        # The message begins with a path, and is broken into lines wherever that ends.
+        await see.until(lambda: any("a command cannot be put there" in each.message for each in see.app._notifications))
 
     look(recorded, script)
 
