@@ -19,6 +19,7 @@ form is a fused kernel with float16 products (`cuda_kernels`), and float32 takes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -164,7 +165,7 @@ class Encoder:
         codes_NL = torch.empty((rows_ND.shape[0], self.codebooks.layers), dtype=torch.int32, device=self.device)
         flagged_N = torch.zeros(rows_ND.shape[0], dtype=torch.bool, device=self.device)
         width = self.codebooks.codebook_size * (self.codebooks.layers if self._one_pass else 1)
-        step = min(rows_ND.shape[0], max(64, _TILE_BYTES[self.device.type] // (4 * width)))
+        step = _even_step(rows_ND.shape[0], max(64, _TILE_BYTES[self.device.type] // (4 * width)), self.device)
         encode_tile = self._one_pass_tile if self._one_pass else self._residual_tile
 
         @torch.inference_mode()
@@ -288,6 +289,14 @@ class _Guard:
         squared_N = squared_N.clamp_min(1e-30)
         self.scale_N = squared_N.sqrt()
         self._scale_error_N = squared_error_N / (2.0 * squared_N) + _EPS
+
+
+def _even_step(rows: int, most: int, device: torch.device) -> int:
+    """Rows of a tile, at most so many, that give every thread as many tiles."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if rows <= _FEWEST_ROWS * threads:
+        return max(1, rows)
+    return math.ceil(rows / (threads * math.ceil(rows / (threads * most))))
 
 
 def _layer(centroids_KD: Tensor) -> _Layer:
