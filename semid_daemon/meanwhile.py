@@ -17,17 +17,29 @@ def meanwhile(work: Callable[[], T], tick: Callable[[], None]) -> T:
 
     An exception of `tick` is raised once `work` has come to its end: nothing can be taken from it before.
     """
-    done = threading.Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="semid-work") as pool:
-        future = pool.submit(work)
-        future.add_done_callback(lambda _: done.set())
-        while not done.wait(_TICK_S):
-            tick()
-        return future.result()
+    with _worker() as pool:
+        return _result(pool, work, tick)
 
 
 def each_meanwhile(steps: Iterator[T], tick: Callable[[], None]) -> Iterator[T]:
-    """The items of `steps`, each of them computed as `meanwhile` does."""
+    """The items of `steps`, each of them computed as `meanwhile` does, all in the same thread.
+
+    A thread has its own team of OpenMP threads: with a new one for every step torch would start the team anew.
+    """
     nothing = object()
-    while (step := meanwhile(lambda: next(steps, nothing), tick)) is not nothing:
-        yield step  # type: ignore[misc]
+    with _worker() as pool:
+        while (step := _result(pool, lambda: next(steps, nothing), tick)) is not nothing:
+            yield step  # type: ignore[misc]
+
+
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="semid-work")
+
+
+def _result(pool: ThreadPoolExecutor, work: Callable[[], T], tick: Callable[[], None]) -> T:
+    done = threading.Event()
+    future = pool.submit(work)
+    future.add_done_callback(lambda _: done.set())
+    while not done.wait(_TICK_S):
+        tick()
+    return future.result()

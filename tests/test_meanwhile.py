@@ -59,3 +59,11 @@ def test_items_come_one_by_one_until_they_end():
         got.append(step)
         assert made == got
     assert got == [1, 2, None, 4]
+
+
+def test_all_items_come_from_one_thread():
+    """Each thread has OpenMP threads of its own, which a new thread for every item would start anew."""
+    threads = list(each_meanwhile((threading.current_thread() for _ in range(5)), lambda: None))
+
+    assert len(set(threads)) == 1
+    assert threads[0] is not threading.current_thread()

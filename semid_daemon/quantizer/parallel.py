@@ -25,13 +25,14 @@ _blas_limits: list[Any] = []
 def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Sequence[slice]], None]) -> None:
     """Call `work` with all slices of `step` rows: at once, or on the CPU in runs of neighbours, a thread each.
 
-    The slices are the same however many threads there are. An exception of any thread is raised here.
+    The slices are the same however many threads there are. A single slice is left to torch's threads. An
+    exception of any thread is raised here.
     """
     tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    threads = min(torch.get_num_threads(), len(tiles)) if device.type == "cpu" else 1
-    if threads <= 1:
+    if device.type != "cpu" or (len(tiles) == 1 and torch.get_num_threads() > 1):
         work(tiles)
         return
+    threads = max(1, min(torch.get_num_threads(), len(tiles)))
     with _one_thread_per_operation():
         bounds = [len(tiles) * index // threads for index in range(threads + 1)]
         spans = [tiles[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]

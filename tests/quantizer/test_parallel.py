@@ -1,0 +1,64 @@
+"""Tiles of rows on several threads, and what becomes of the libraries' own threads meanwhile."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from semid_daemon.quantizer.parallel import for_each_span
+from semid_daemon.quantizer.products import products
+
+CPU = torch.device("cpu")
+
+
+def _blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"}
+
+
+@pytest.mark.parametrize("step", [7, 50, 99, 100, 1000])
+def test_every_row_is_in_one_slice(step: int) -> None:
+    seen: list[tuple[int, int]] = []
+
+    for_each_span(CPU, 100, step, lambda tiles: seen.extend((tile.start, tile.stop) for tile in tiles))
+
+    assert [row for start, stop in sorted(seen) for row in range(start, stop)] == list(range(100))
+
+
+def test_libraries_have_one_thread_inside_and_as_many_as_before_afterwards() -> None:
+    before = torch.get_num_threads(), _blas_threads()
+    inside = []
+
+    for_each_span(CPU, 4, 1, lambda tiles: inside.append((torch.get_num_threads(), _blas_threads())))
+
+    assert inside
+    assert all(threads == 1 and blas <= {1} for threads, blas in inside)
+    assert (torch.get_num_threads(), _blas_threads()) == before
+
+
+def test_a_single_slice_is_left_to_torch() -> None:
+    before, callers = torch.get_num_threads(), []
+
+    def work(tiles: object) -> None:
+        callers.append((threading.current_thread(), torch.get_num_threads()))
+
+    for_each_span(CPU, 10, 10, work)
+
+    assert [threads for _, threads in callers] == [before]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_of_either_library(threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows_ND, centroids_KD = torch.randn(300, 40, generator=generator), torch.randn(16, 40, generator=generator)
+    out_NK = torch.empty(300, 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert products(rows_ND, centroids_KD, out_NK) is out_NK
+    finally:
+        torch.set_num_threads(before)
+
+    torch.testing.assert_close(out_NK.double(), rows_ND.double() @ centroids_KD.double().T, rtol=1e-5, atol=1e-5)
