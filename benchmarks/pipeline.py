@@ -230,8 +230,7 @@ def report(
     lines = [[name, _report.rounded(rows / took_s), f"{took_s:.2f}"] for name, took_s in seconds.items()]
     _report.table(["", "rows/s", "s"], lines)
     script_stages = ", ".join(f"{stage} {took_s:.2f} s" for stage, took_s in stages["script"].items())
-    # Learning and committing share a thread, and hashing comes before all of them.
-    slowest_s = max(alone["hash"], alone["read"], alone["copy"], alone["encode"], alone["learn"] + alone["commit"])
+    slowest_s = max(alone.values())
     _report.note(
         f"Together at {slowest_s / seconds['semid, together']:.0%} of the rate of the slowest stage alone,"
         f" {seconds['script'] / seconds['semid, together']:.2f} times the script ({script_stages})."

@@ -7,7 +7,9 @@ import dataclasses
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, MutableMapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,14 +20,14 @@ from semid_daemon.failpoints import failpoint
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.generations.spool import Spool
 from semid_daemon.in_hand import InHand
-from semid_daemon.learning import Learner
+from semid_daemon.learning import Learner, Lesson
 from semid_daemon.pipeline import Stages, ahead, mapped
 from semid_daemon.quantizer import Encoder, OnDevice, memory_for
 from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
 from semid_daemon.store.contents import content_hashes, zero_rows
 from semid_daemon.store.placement import Integers
 from semid_daemon.store.rows import ZERO_VECTOR
-from semid_daemon.store.writer import LedgerFile, Metric, Writer
+from semid_daemon.store.writer import Learned, LedgerFile, Metric, Writer
 from semid_daemon.watchdog import Watchdog
 
 _FEWEST_ROWS = 64  # a chunk that needs less than this on the device is not cut further
@@ -240,7 +242,8 @@ def encode_steps(
 
     Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
     committed, and 0 now and then while one takes long. Before each commit it looks whether the file is still the one
-    that was hashed. Chunks are read and encoded ahead; only their commits, here, touch the database, in order.
+    that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
+    commits, here, touch the database, in order.
     """
     name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
@@ -274,11 +277,11 @@ def encode_steps(
                         ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
                         contents=chunk.contents,
                     )
-                learned = None
+                learning = None
                 if is_new:
                     what = f"{name}: learning from rows from {batch.first_row:,}"
-                    with stages.timed("learn"), watchdog.watch(what), device_errors():
-                        learned = learner.learn(begun, batch, codes_NL, placement)
+                    within = partial(_at_work, "learn", stages, watchdog, what)
+                    learning = learner.start(begun, batch, codes_NL, placement, within)
                 new = placement.new
                 spooled = None
                 if spool is not None and new:
@@ -293,20 +296,36 @@ def encode_steps(
                         codes_NL,
                         [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
                         placement=placement,
-                        learned=learned and learned[0],
+                        learned=partial(_learned, learning, stages),
                         spooled=spooled,
                     )
-                learner.adopt(learned)
+                if learning is not None:
+                    learner.adopt(learning.result())
                 if spool is not None and spooled is not None:
                     spool.committed(spooled)
                 rows = batch.rows_read
                 row = batch.first_row + rows
                 in_hand.take(name, signature, row)
-                del chunk, batch, codes_NL, placement, learned  # a file may be laid aside here for others
+                del chunk, batch, codes_NL, placement, learning  # a file may be laid aside here for others
                 yield rows
                 started = time.monotonic()
         if row < source.rows:
             raise BadFileError(f"{row:,} rows can be read of the {source.rows:,} that it declares")
+
+
+@contextlib.contextmanager
+def _at_work(stage: str, stages: Stages, watchdog: Watchdog, what: str) -> Iterator[None]:
+    with stages.timed(stage), watchdog.watch(what), device_errors():
+        yield
+
+
+def _learned(learning: Future[Lesson | None] | None, stages: Stages) -> Learned | None:
+    """What a chunk leaves, once it has been learned from: the last that its commit waits for."""
+    if learning is None:
+        return None
+    with stages.waiting("commit"):
+        lesson = learning.result()
+    return None if lesson is None else lesson.learned
 
 
 def _encoded(
@@ -334,11 +353,11 @@ def _encoded(
             yield chunk
 
     def copy(chunk: Encoded) -> Encoded:
-        with stages.timed("copy"), watchdog.watch(f"{name}: copying rows from {chunk.batch.first_row:,}"):
+        with _at_work("copy", stages, watchdog, f"{name}: copying rows from {chunk.batch.first_row:,}"):
             return dataclasses.replace(chunk, on_device=copied(encoder, chunk.batch.embeddings_ND))
 
     def encode(chunk: Encoded) -> Encoded:
-        with stages.timed("encode"), watchdog.watch(f"{name}: encoding rows from {chunk.batch.first_row:,}"):
+        with _at_work("encode", stages, watchdog, f"{name}: encoding rows from {chunk.batch.first_row:,}"):
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +31,14 @@ class _Memory:
     drift: DriftState
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a chunk leaves: `learned` to be committed with it, `memory` for the learner to go on from afterwards."""
+
+    learned: Learned
+    memory: _Memory
+
+
 class Learner:
     """Learns chunk by chunk, each in the transaction that commits its rows: never a row twice, nor one left out.
 
@@ -44,6 +54,7 @@ class Learner:
         self._encoder = encoder
         self._memories: dict[int, _Memory] = {}
         self._next_best: dict[int, NextBest] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="semid-learn")
         self._thresholds = Thresholds(
             self._settings.drift_error_ratio, self._settings.drift_js, float(self._settings.drift_window_rows)
         )
@@ -61,9 +72,7 @@ class Learner:
 
         return rank
 
-    def learn(
-        self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement
-    ) -> tuple[Learned, _Memory] | None:
+    def learn(self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement) -> Lesson | None:
         """What a chunk's new rows leave, to be committed with them; None where there are none.
 
         `codes_NL` are the rows' nearest codes. The rows are new to the generation: it was not trained on them.
@@ -79,13 +88,30 @@ class Learner:
         memory, learned = self._measure(memory, rows_ND, codes, placement)
         if self._settings.mode == "continual":
             memory, learned = self._train(memory, learned, rows_ND)
-        return learned, memory
+        return Lesson(learned, memory)
 
-    def adopt(self, learned: tuple[Learned, _Memory] | None) -> None:
+    def start(
+        self,
+        generation: int,
+        batch: EmbeddingBatch,
+        codes_NL: CodeArray,
+        placement: Placement,
+        within: Callable[[], AbstractContextManager[None]],
+    ) -> Future[Lesson | None]:
+        """`learn` in a thread of its own, inside of a context that `within` makes there."""
+        self._memory(generation)  # read from the database here, where it was opened
+        self._encoder(generation)
+
+        def work() -> Lesson | None:
+            with within():
+                return self.learn(generation, batch, codes_NL, placement)
+
+        return self._pool.submit(work)
+
+    def adopt(self, lesson: Lesson | None) -> None:
         """What `learn` gave is committed."""
-        if learned is not None:
-            memory = learned[1]
-            self._memories[memory.generation.generation] = memory
+        if lesson is not None:
+            self._memories[lesson.memory.generation.generation] = lesson.memory
 
     def candidate(self, generation: int) -> CandidateState | None:
         """The candidate as far as it is committed, the rows that wait for its next step learned in."""

@@ -90,13 +90,11 @@ def mapped(work: Callable[[T], U], items: Generator[T, None, None]) -> Generator
             del done
 
 
-# The stages that have a thread of their own, and those that share one.
-_THREADS = (("read",), ("copy",), ("encode",), ("learn", "commit"))
-STAGES = tuple(stage for thread in _THREADS for stage in thread)
+STAGES = ("read", "copy", "encode", "learn", "commit")
 
 
 class Stages:
-    """How long each stage works. The one that works longest holds up the others."""
+    """How long each stage works, in a thread of its own. The one that works longest holds up the others."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -115,6 +113,16 @@ class Stages:
         finally:
             with self._lock:
                 self._total[stage] += time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def waiting(self, stage: str) -> Iterator[None]:
+        """The block, within `timed`, is no work of this stage: it waits for another."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._total[stage] -= time.perf_counter() - started
 
     def seconds(self) -> dict[str, float]:
         """Seconds of work so far, by stage."""
@@ -151,7 +159,6 @@ class Stages:
 
 
 def bottleneck(worked: Mapping[str, float]) -> str | None:
-    """The stage that holds up the others, by their seconds of work: the longest one of the busiest thread."""
-    busiest = max(_THREADS, key=lambda thread: sum(worked[stage] for stage in thread))
-    stage = max(busiest, key=lambda stage: worked[stage])
-    return stage if worked[stage] > 0 else None
+    """The stage that holds up the others, by their seconds of work."""
+    busiest = max(STAGES, key=lambda stage: worked[stage])
+    return busiest if worked[busiest] > 0 else None

@@ -250,12 +250,12 @@ class Preparing:
         placement = self._writer.place_again(
             number, batch, codes_NL, kept.contents, self._learner.ranked(number, batch.embeddings_ND, codes_NL)
         )
-        learned = None
+        lesson = None
         if chunk.id > generation.trained_through and not self._writer.was_trained_on(number, chunk.file_id):
             with device_errors():
-                learned = self._learner.learn(number, batch, codes_NL, placement)
-        self._writer.take_over(generation, chunk, batch, placement, learned and learned[0])
-        self._learner.adopt(learned)
+                lesson = self._learner.learn(number, batch, codes_NL, placement)
+        self._writer.take_over(generation, chunk, batch, placement, None if lesson is None else lesson.learned)
+        self._learner.adopt(lesson)
 
     # -- comparing -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,10 +119,21 @@ def test_stages_tell_what_holds_up_the_others():
     assert stages.gauges()["bottleneck"] is None  # of the last 15 s only
 
 
-def test_stages_of_one_thread_count_together():
+def test_the_busiest_stage_holds_up_the_others():
     worked = {"read": 1.0, "copy": 0.0, "encode": 3.0, "learn": 1.5, "commit": 2.0}
-    assert bottleneck(worked) == "commit"
-    assert bottleneck({**worked, "encode": 4.0}) == "encode"
+    assert bottleneck(worked) == "encode"
+    assert bottleneck({**worked, "commit": 4.0}) == "commit"
+    assert bottleneck(dict.fromkeys(worked, 0.0)) is None
+
+
+def test_waiting_for_another_stage_is_no_work():
+    stages = Stages()
+    with stages.timed("commit"):
+        started = time.perf_counter()
+        with stages.waiting("commit"):
+            threading.Event().wait(0.05)
+        waited_s = time.perf_counter() - started
+    assert 0 <= stages.seconds()["commit"] < waited_s
 
 
 def test_the_benchmark_runs(tmp_path: Path):

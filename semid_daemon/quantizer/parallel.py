@@ -18,7 +18,6 @@ from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
 _depth = 0
-_threads_outside = 1
 _blas_limits: list[Any] = []
 
 
@@ -29,29 +28,46 @@ def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Se
     exception of any thread is raised here.
     """
     tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    if device.type != "cpu" or (len(tiles) == 1 and torch.get_num_threads() > 1):
+    # Each thread has a number of its own, as many as the process's unless it was told otherwise.
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if device.type != "cpu" or (len(tiles) == 1 and threads > 1):
         work(tiles)
         return
-    threads = max(1, min(torch.get_num_threads(), len(tiles)))
-    with _one_thread_per_operation():
+    with _openblas_alone():
+        if threads == 1:
+            work(tiles)
+            return
+        with _lock:
+            pool = _pool(threads)
+        threads = min(threads, len(tiles))
         bounds = [len(tiles) * index // threads for index in range(threads + 1)]
         spans = [tiles[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
-        list(_pool(threads).map(work, spans))
+        list(pool.map(work, spans))
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="semid-tiles")
+    """Threads in each of which torch's operations have but one."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="semid-tiles")
+    all_there = threading.Barrier(threads)
+
+    def begin() -> None:
+        # The first question settles a thread's number; after that it is the thread's own.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    list(pool.map(lambda _: begin(), range(threads)))
+    torch.set_num_threads(threads)  # what threads to come begin with
+    return pool
 
 
 @contextmanager
-def _one_thread_per_operation() -> Iterator[None]:
-    """torch's and NumPy's numbers of threads are the process's: set aside while any caller is inside, then put back."""
-    global _depth, _threads_outside
+def _openblas_alone() -> Iterator[None]:
+    """OpenBLAS's number of threads is the process's: set aside while any caller is inside, then put back."""
+    global _depth
     with _lock:
         if _depth == 0:
-            _threads_outside = torch.get_num_threads()
-            torch.set_num_threads(1)
             _blas_limits.append(_blas().limit(limits=1))
         _depth += 1
     try:
@@ -60,7 +76,6 @@ def _one_thread_per_operation() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                torch.set_num_threads(_threads_outside)
                 _blas_limits.pop().restore_original_limits()
 
 

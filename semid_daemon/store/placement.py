@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,10 +49,11 @@ class Placement:
 
     `new` are the positions in the chunk of the rows that are written, in order: those whose embeddings are new to the
     catalogue. `semantic_ids`, `suffixes` and `contents` (hash of the embedding) are theirs; `codes_NL` (N×L) all
-    rows'. `comes` are the positions of those that enter a bucket, `moves` of those that leave one for it. `found` are
-    the buckets that there were, (items, next suffix) each; `buckets` how those that change are afterwards, without
-    those that come to hold their first item, as most do; `sizes` the items of all that change, before and after.
-    `collisions` counts new items that share their semantic ID.
+    rows'. `by_item_id` are the indexes of `new` in the order of item IDs. `comes` are the positions of those that enter
+    a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that come:
+    how many to buckets that there were not, and those to buckets that there were. `buckets` are how those that change
+    are afterwards, (items, next suffix) each, without those that come to hold their first item, as most do; `sizes`
+    the items of all that change, before and after. `collisions` counts new items that share their semantic ID.
     """
 
     generation: int
@@ -59,12 +61,13 @@ class Placement:
     known: Mapping[str, Known]
     codes_NL: CodeArray
     new: list[int]
+    by_item_id: list[int]
     semantic_ids: list[str]
     suffixes: list[int]
     contents: list[int]
     moves: list[int]
     comes: list[int]
-    found: dict[str, tuple[int, int]]
+    embeddings: tuple[int, list[tuple[str, int]]]
     buckets: dict[str, tuple[int, int]]
     sizes: tuple[Integers, Integers]
     collisions: int
@@ -186,47 +189,45 @@ class Placements(Transactions):
                 enters[index] = before[position].semantic_id != semantic_ids[index]
                 suffixes[index] = before[position].suffix
                 moves += [position] if enters[index] else []
-        left = [before[position].semantic_id for position in moves]
-        found = self._buckets(generation, sorted({*names, *left}) if left else names)
-        sizes = {name: items for name, (items, _) in found.items()}
-        for semantic_id in left:
-            sizes[semantic_id] -= 1
+        left = Counter(before[position].semantic_id for position in moves)
+        only_left = sorted(set(left).difference(names)) if left else []
+        changing = names + only_left
+        before_S, next_S = self._buckets(generation, changing)
+        left_S = np.array([left[name] for name in changing], np.int64) if left else np.zeros(len(changing), np.int64)
         # Suffixes go on from the bucket's next one, in the order of the rows that enter it.
-        size_S = np.array([sizes.get(name, 0) for name in names], np.int64)
-        next_S = np.array([found.get(name, (0, 0))[1] for name in names], np.int64)
         entering = np.flatnonzero(enters)
-        rank_N, come_S = _ranks(of_row[entering], len(names))
+        rank_N, come_S = _ranks(of_row[entering], len(changing))
         suffixes[entering] = 0 if collisions == "shared" else next_S[of_row[entering]] + rank_N
-        crowded_N = size_S[of_row[entering]] + rank_N > 0
+        crowded_N = (before_S - left_S)[of_row[entering]] + rank_N > 0
         is_assigned = np.array([position not in before for position in new], bool) if before else enters
-        after_S = size_S + come_S
-        buckets = {
-            name: (items, next_suffix)
-            for name, items, next_suffix in zip(names, after_S.tolist(), (next_S + come_S).tolist(), strict=True)
-            if next_suffix > 1
-        }
-        before_S = np.array([found.get(name, (0, 0))[0] for name in names], np.int64)
-        only_left = sorted(set(left).difference(names))
-        buckets.update((name, (sizes[name], found[name][1])) for name in only_left)
-        before_S = np.append(before_S, [found[name][0] for name in only_left]).astype(np.int64)
-        after_S = np.append(after_S, [sizes[name] for name in only_left]).astype(np.int64)
+        after_S, next_S, was_S = before_S - left_S + come_S, next_S + come_S, next_S > 0
+        several = np.flatnonzero(next_S > 1)
         if contents is None:
             contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
         else:
             contents = np.asarray(contents, np.int64)[new]
+        distinct_N = _distinct(of_row, contents)
+        to_found_N = distinct_N[was_S[of_row[distinct_N]]]
         return Placement(
             generation=generation,
             plan=plan,
             known=known,
             codes_NL=codes_NL,
             new=new,
+            by_item_id=sorted(range(len(new)), key=[item_ids[position] for position in new].__getitem__),
             semantic_ids=semantic_ids,
             suffixes=suffixes.tolist(),
             contents=contents.tolist(),
             moves=moves,
             comes=[new[index] for index in entering.tolist()] if before else new,
-            found=found,
-            buckets=buckets,
+            embeddings=(
+                len(distinct_N) - len(to_found_N),
+                [(semantic_ids[index], content) for index, content in _pairs(to_found_N, contents[to_found_N])],
+            ),
+            buckets={
+                changing[index]: (items, next_suffix)
+                for index, items, next_suffix in _pairs(several, after_S[several], next_S[several])
+            },
             sizes=(before_S, after_S),
             collisions=int(np.count_nonzero(crowded_N & is_assigned[entering])),
         )
@@ -283,20 +284,26 @@ class Placements(Transactions):
             )
             return {item_id: Known(*rest) for item_id, *rest in rows}
 
-    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Size and next suffix of those buckets that there ever were."""
+    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> tuple[Integers, Integers]:
+        """Size and next suffix (S each) of every one of some buckets; 0 where there never was one."""
+        sizes_S, next_S = np.zeros((2, len(semantic_ids)), np.int64)
         with store_errors(self._path):
-            rows = select_rows(
-                self._connection,
-                "SELECT c0, coalesce(b.items, 1), coalesce(b.next_suffix, 1) FROM given"
-                " LEFT JOIN _buckets b ON b.semantic_id = c0 AND b.generation = ?"
-                " WHERE b.items IS NOT NULL"
-                " OR EXISTS (SELECT 1 FROM _items i WHERE i.semantic_id = c0 AND i.generation = ?)",
-                [semantic_ids],
-                generation,
-                generation,
+            rows = list(
+                select_rows(
+                    self._connection,
+                    "SELECT c1, coalesce(b.items, 1), coalesce(b.next_suffix, 1) FROM given"
+                    " LEFT JOIN _buckets b ON b.semantic_id = c0 AND b.generation = ?"
+                    " WHERE b.items IS NOT NULL"
+                    " OR EXISTS (SELECT 1 FROM _items i WHERE i.semantic_id = c0 AND i.generation = ?)",
+                    [semantic_ids, range(len(semantic_ids))],
+                    generation,
+                    generation,
+                )
             )
-            return {semantic_id: (items, next_suffix) for semantic_id, items, next_suffix in rows}
+        if rows:
+            found_R, items_R, suffixes_R = np.array(rows, np.int64).T
+            sizes_S[found_R], next_S[found_R] = items_R, suffixes_R
+        return sizes_S, next_S
 
 
 def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
@@ -319,3 +326,17 @@ def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:
     rank_N = np.empty(len(group_N), np.int64)
     rank_N[order_N] = np.arange(len(group_N)) - np.repeat(np.cumsum(sizes_S) - sizes_S, sizes_S)
     return rank_N, sizes_S
+
+
+def _distinct(group_N: Integers, contents_N: Integers) -> Integers:
+    """The rows whose (group, content) no earlier row has, in the order of groups, then contents."""
+    order_N = np.lexsort((contents_N, group_N))  # stable: equal ones stay in the order of the rows
+    is_first_N = np.ones(len(order_N), bool)
+    for values_N in (group_N[order_N], contents_N[order_N]):
+        is_first_N[1:] &= values_N[1:] == values_N[:-1]
+    is_first_N[1:] = ~is_first_N[1:]
+    return order_N[is_first_N]
+
+
+def _pairs(*columns: Integers) -> Iterator[tuple[int, ...]]:
+    return zip(*(column.tolist() for column in columns), strict=True)

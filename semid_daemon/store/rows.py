@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Rows(LearnedState, Placements):
         *,
         on_existing: OnExisting = "keep",
         placement: Placement | None = None,
-        learned: Learned | None = None,
+        learned: Callable[[], Learned | None] = lambda: None,
         spooled: SpoolRecord | None = None,
     ) -> Tally:
         """One chunk of a loading file, all of it or nothing: IDs, suffixes, counts, metrics, progress.
@@ -53,8 +53,9 @@ class Rows(LearnedState, Placements):
         `codes_NL` are the codes (N×L) of the batch's usable rows. An item that has an ID in this
         generation keeps it, or by `on_existing` moves to its new semantic ID. Suffixes continue within
         each semantic ID and are never given again. `placement` is what `place` decided, if it was asked
-        before; `learned` what the rows leave with the generation's candidate and its drift; `spooled` where their
-        embeddings are kept. Raises StoreError when the ledger is not where the caller believes (fencing).
+        before; `learned` gives what the rows leave with the generation's candidate and its drift, and is asked last;
+        `spooled` where their embeddings are kept. Raises StoreError when the ledger is not where the caller believes
+        (fencing).
         """
         generation = file.generation
         if generation is None or file.rows is None:
@@ -91,8 +92,9 @@ class Rows(LearnedState, Placements):
                     "INSERT INTO _spool (chunk_id, segment, first_byte, size_bytes) VALUES (?, ?, ?, ?)",
                     (chunk_id, spooled.segment, spooled.first_byte, spooled.size_bytes),
                 )
-            if learned is not None:
-                self._write_learned(generation, chunk_id, learned, now)
+            leaves = learned()
+            if leaves is not None:
+                self._write_learned(generation, chunk_id, leaves, now)
             failpoint("rows-inserted")
         self._usage_by_generation[generation] = usage_LK
         failpoint("committed")
@@ -147,26 +149,25 @@ class Rows(LearnedState, Placements):
         before = {position: placement.known[item_ids[position]] for position in plan.replace}
         # Distinct embeddings per bucket: those that leave with their last item, those that come new.
         left = {(each.semantic_id, each.content) for each in before.values()}
-        came = set(zip(placement.semantic_ids, placement.contents, strict=True))
         self._connection.executemany(
             "DELETE FROM _items WHERE item_id = ? AND generation = ?",
             [(item_ids[position], generation) for position in plan.replace],
         )
-        lost = left - self._present(generation, left)
-        new = came - self._present(generation, {pair for pair in came if pair[0] in placement.found})
-        self._insert_items(chunk_id, [item_ids[position] for position in placement.new], placement)
+        lost = len(left) - self._present(generation, sorted(left))
+        to_new, to_found = placement.embeddings
+        new = to_new + len(to_found) - self._present(generation, to_found)
+        self._insert_items(chunk_id, item_ids, placement)
+        names, sizes = list(placement.buckets), list(placement.buckets.values())
         insert_rows(
             self._connection,
             "INSERT OR REPLACE INTO _buckets (semantic_id, generation, items, next_suffix) VALUES {}",
-            _columns(
-                sorted((semantic_id, generation, *bucket) for semantic_id, bucket in placement.buckets.items()), 4
-            ),
+            [names, [generation] * len(names), *_columns(sizes, 2)],
         )
         self._count_sizes(generation, *placement.sizes)
         items = len(plan.assign)
         self._connection.execute(
             "UPDATE _generations SET items = items + ?, exact_duplicates = exact_duplicates + ? WHERE generation = ?",
-            (items, items - len(new) + len(lost), generation),
+            (items, items - new + lost, generation),
         )
         usage_LK = self._count_codes(
             generation,
@@ -180,35 +181,33 @@ class Rows(LearnedState, Placements):
 
     def _insert_items(self, chunk_id: int, item_ids: Sequence[str], placement: Placement) -> None:
         """In the order of their keys: the pages of one index at least are visited in order, each once."""
-        order = sorted(range(len(item_ids)), key=item_ids.__getitem__)
-
-        def sorted_(values: Sequence[Any]) -> list[Any]:
-            return [values[index] for index in order]
-
+        new, order = placement.new, placement.by_item_id
+        semantic_ids, suffixes, contents = placement.semantic_ids, placement.suffixes, placement.contents
+        # OR FAIL: an item that is there already raises all the same, and takes the transaction back. By default
+        # SQLite would copy every page that a statement changes, to be able to take back that statement alone.
         insert_rows(
             self._connection,
-            "INSERT INTO _items (generation, item_id, semantic_id, suffix, content, chunk_id) VALUES {}",
+            "INSERT OR FAIL INTO _items (generation, item_id, semantic_id, suffix, content, chunk_id) VALUES {}",
             [
                 [placement.generation] * len(order),
-                sorted_(item_ids),
-                sorted_(placement.semantic_ids),
-                sorted_(placement.suffixes),
-                sorted_(placement.contents),
+                [item_ids[new[index]] for index in order],
+                [semantic_ids[index] for index in order],
+                [suffixes[index] for index in order],
+                [contents[index] for index in order],
                 [chunk_id] * len(order),
             ],
         )
 
-    def _present(self, generation: int, pairs: set[tuple[str, int]]) -> set[tuple[str, int]]:
-        """Those of some (semantic ID, content hash) that an item has."""
-        return set(
-            select_rows(
-                self._connection,
-                "SELECT c0, c1 FROM given WHERE EXISTS (SELECT 1 FROM _items i"
-                " WHERE i.semantic_id = c0 AND i.generation = ? AND i.content = c1)",
-                _columns(sorted(pairs), 2),
-                generation,
-            )
+    def _present(self, generation: int, pairs: Sequence[tuple[str, int]]) -> int:
+        """How many of some distinct (semantic ID, content hash) an item has."""
+        found = select_rows(
+            self._connection,
+            "SELECT 1 FROM given WHERE EXISTS (SELECT 1 FROM _items i"
+            " WHERE i.semantic_id = c0 AND i.generation = ? AND i.content = c1)",
+            _columns(pairs, 2),
+            generation,
         )
+        return sum(1 for _ in found)
 
     def _count_sizes(self, generation: int, before: Integers, after: Integers) -> None:
         """Keep the histogram of bucket sizes, and the generation's figures that come from it."""

@@ -15,7 +15,11 @@ CPU = torch.device("cpu")
 
 
 def _blas_threads() -> set[int]:
-    return {library["num_threads"] for library in threadpool_info() if library["internal_api"] == "openblas"}
+    """Of NumPy's library: others bring copies of their own."""
+    libraries = threadpool_info()
+    return {
+        each["num_threads"] for each in libraries if each["internal_api"] == "openblas" and "numpy" in each["filepath"]
+    }
 
 
 @pytest.mark.parametrize("step", [7, 50, 99, 100, 1000])
@@ -36,6 +40,36 @@ def test_libraries_have_one_thread_inside_and_as_many_as_before_afterwards() -> 
     assert inside
     assert all(threads == 1 and blas <= {1} for threads, blas in inside)
     assert (torch.get_num_threads(), _blas_threads()) == before
+
+
+def test_callers_at_the_same_time_keep_their_number_of_threads() -> None:
+    """The first to come leaves first: neither finds torch with one thread afterwards."""
+    before = torch.get_num_threads()
+    first_is_in, second_comes, first_has_left = threading.Event(), threading.Event(), threading.Event()
+    after: list[int] = []
+
+    def first() -> None:
+        def work(tiles: object) -> None:
+            first_is_in.set()
+            assert second_comes.wait(60)
+
+        for_each_span(CPU, 2, 1, work)
+        after.append(torch.get_num_threads())
+        first_has_left.set()
+
+    def second() -> None:
+        assert first_is_in.wait(60)
+        second_comes.set()
+        for_each_span(CPU, 2, 1, lambda tiles: first_has_left.wait(60))
+        after.append(torch.get_num_threads())
+
+    callers = [threading.Thread(target=caller) for caller in (first, second)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    assert after == [before, before]
 
 
 def test_a_single_slice_is_left_to_torch() -> None:
