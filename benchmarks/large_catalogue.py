@@ -23,6 +23,7 @@ from pathlib import Path
 import _report
 import numpy as np
 
+from semid_daemon.config import Ingest
 from semid_daemon.records import Codebooks, EmbeddingBatch
 from semid_daemon.store.reader import Reader
 from semid_daemon.store.writer import Writer
@@ -45,6 +46,7 @@ def item_ids(first: int, rows: int, order: str) -> list[str]:
 def append(writer: Writer, items: int, chunk_rows: int, order: str, marks: int) -> list[list[str]]:
     """Commit all items; a table row per share of them."""
     generator = np.random.default_rng(1)
+    writer.limit_wal(Ingest().max_wal_mb << 20)
     codebooks = Codebooks(np.zeros((_LAYERS, _CODES, _DIM), np.float32), True)
     writer.publish_generation("benchmark", codebooks, trained_rows=1)
     ledger = writer.record_sighting("items.npy", "", "benchmark", items)

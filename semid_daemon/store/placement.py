@@ -49,11 +49,11 @@ class Placement:
 
     `new` are the positions in the chunk of the rows that are written, in order: those whose embeddings are new to the
     catalogue. `semantic_ids`, `suffixes` and `contents` (hash of the embedding) are theirs; `codes_NL` (N×L) all
-    rows'. `by_item_id` are the indexes of `new` in the order of item IDs. `comes` are the positions of those that enter
-    a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that come:
-    how many to buckets that there were not, and those to buckets that there were. `buckets` are how those that change
-    are afterwards, (items, next suffix) each, without those that come to hold their first item, as most do; `sizes`
-    the items of all that change, before and after. `collisions` counts new items that share their semantic ID.
+    rows'. `in_order` are the indexes of `new` in the order of semantic IDs. `comes` are the positions of those that
+    enter a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that
+    come: how many to buckets that there were not, and those to buckets that there were. `buckets` are how those that
+    change are afterwards, (items, next suffix) each, without those that come to hold their first item, as most do;
+    `sizes` the items of all that change, before and after. `collisions` counts new items that share their semantic ID.
     """
 
     generation: int
@@ -61,7 +61,7 @@ class Placement:
     known: Mapping[str, Known]
     codes_NL: CodeArray
     new: list[int]
-    by_item_id: list[int]
+    in_order: list[int]
     semantic_ids: list[str]
     suffixes: list[int]
     contents: list[int]
@@ -206,7 +206,8 @@ class Placements(Transactions):
             contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
         else:
             contents = np.asarray(contents, np.int64)[new]
-        distinct_N = _distinct(of_row, contents)
+        in_order_N = np.lexsort((contents, of_row))  # stable: equal ones stay in the order of the rows
+        distinct_N = _distinct(in_order_N, of_row, contents)
         to_found_N = distinct_N[was_S[of_row[distinct_N]]]
         return Placement(
             generation=generation,
@@ -214,7 +215,7 @@ class Placements(Transactions):
             known=known,
             codes_NL=codes_NL,
             new=new,
-            by_item_id=sorted(range(len(new)), key=[item_ids[position] for position in new].__getitem__),
+            in_order=in_order_N.tolist(),
             semantic_ids=semantic_ids,
             suffixes=suffixes.tolist(),
             contents=contents.tolist(),
@@ -328,13 +329,12 @@ def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:
     return rank_N, sizes_S
 
 
-def _distinct(group_N: Integers, contents_N: Integers) -> Integers:
-    """The rows whose (group, content) no earlier row has, in the order of groups, then contents."""
-    order_N = np.lexsort((contents_N, group_N))  # stable: equal ones stay in the order of the rows
-    is_first_N = np.ones(len(order_N), bool)
-    for values_N in (group_N[order_N], contents_N[order_N]):
-        is_first_N[1:] &= values_N[1:] == values_N[:-1]
-    is_first_N[1:] = ~is_first_N[1:]
+def _distinct(order_N: Integers, *columns: Integers) -> Integers:
+    """Of rows in an order that sorts them by some columns, those that differ from the one before."""
+    is_first_N = np.zeros(len(order_N), bool)
+    is_first_N[:1] = True
+    for values_N in columns:
+        is_first_N[1:] |= np.diff(values_N[order_N]) != 0
     return order_N[is_first_N]
 
 

@@ -180,8 +180,8 @@ class Rows(LearnedState, Placements):
         return usage_LK
 
     def _insert_items(self, chunk_id: int, item_ids: Sequence[str], placement: Placement) -> None:
-        """In the order of their keys: the pages of one index at least are visited in order, each once."""
-        new, order = placement.new, placement.by_item_id
+        """In the order of semantic IDs: the pages of that index are visited one after the other, each once."""
+        new, order = placement.new, placement.in_order
         semantic_ids, suffixes, contents = placement.semantic_ids, placement.suffixes, placement.contents
         # OR FAIL: an item that is there already raises all the same, and takes the transaction back. By default
         # SQLite would copy every page that a statement changes, to be able to take back that statement alone.
