@@ -17,6 +17,7 @@ from semid_daemon.store.placement import Ranked
 from semid_daemon.store.writer import Candidate, Generation, Learned, Metric, Placement, Writer
 
 _FEWEST_ROWS = 256
+_FEW_ROWS = 1024  # which a thread is not worth
 _MEASURED_ROWS = 4096  # of a chunk, evenly spaced, whose errors are measured
 
 
@@ -98,7 +99,7 @@ class Learner:
         placement: Placement,
         within: Callable[[], AbstractContextManager[None]],
     ) -> Future[Lesson | None]:
-        """`learn` in a thread of its own, inside of a context that `within` makes there."""
+        """`learn` in a thread of its own, or at once from few rows, inside of a context that `within` makes there."""
         self._memory(generation)  # read from the database here, where it was opened
         self._encoder(generation)
 
@@ -106,7 +107,11 @@ class Learner:
             with within():
                 return self.learn(generation, batch, codes_NL, placement)
 
-        return self._pool.submit(work)
+        if len(placement.new) > _FEW_ROWS:
+            return self._pool.submit(work)
+        done: Future[Lesson | None] = Future()
+        done.set_result(work())
+        return done
 
     def adopt(self, lesson: Lesson | None) -> None:
         """What `learn` gave is committed."""
