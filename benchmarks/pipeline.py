@@ -191,8 +191,8 @@ def main() -> None:
         run = Run(root, path, codebooks, baseline, device)
         grid_rows = min(rows, 8_192 if device.type == "cpu" else 1_000_000)
         ways: dict[str, Callable[[], tuple[float, dict[str, float]]]] = {
-            "semid, stages alone": lambda: run(overlapping=False),
             "semid, together": lambda: run(overlapping=True),
+            "semid, stages alone": lambda: run(overlapping=False),
             "script": lambda: script(root, path, codebooks, device),
             "GRID's formula, encoding only": lambda: (grid(path, codebooks, device, grid_rows) * rows / grid_rows, {}),
         }
@@ -201,6 +201,9 @@ def main() -> None:
             for name, way in ways.items():
                 _report.progress(f"round {round_number + 1}: {name}")
                 taken[name].append(way())
+                elapsed_s, by_stage = taken[name][-1]
+                stages = ", ".join(f"{stage} {took_s:.2f}" for stage, took_s in by_stage.items())
+                _report.progress(f"{name}: {elapsed_s:.2f} s" + (f" ({stages})" if stages else ""))
         report(arguments, rows, path.stat().st_size, taken, device)
 
 
