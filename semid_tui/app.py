@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.style import Style
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import ActiveBinding, Binding, BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.filter import Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Input
 
 from semid_daemon.config import Config
 from semid_daemon.errors import SemidError
 from semid_daemon.store.watching import Pulse, UnavailableError
+from semid_tui import taking
 from semid_tui.cells import Marker
 from semid_tui.dialogs import ChoiceScreen, HelpScreen, Palette
 from semid_tui.feeds import CommandsFeed, Feed
 from semid_tui.gateway import Gateway
 from semid_tui.keybar import CommandLine, KeyBar, StatusLine, TabLine
+from semid_tui.keys import help_sections, palette_commands
 from semid_tui.lost import LostNote
 from semid_tui.numbers import clean, duration
 from semid_tui.palette import DARK, LIGHT, make_palette
@@ -303,79 +301,23 @@ class MonitorApp(App[None]):
             self.screen.maximize(self.focused)
 
     def action_help(self) -> None:
-        self.push_screen(HelpScreen(self.help_sections()))
-
-    def help_sections(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Keys and what they do, from the bindings themselves: of this screen, then of all."""
-        sections: dict[str, dict[str, list[str]]] = {"on this screen": {}, "everywhere": {}}
-        for node, binding, *_ in self._bindings_here(self.screen):
-            section = sections["everywhere" if node in (self, self.screen) else "on this screen"]
-            keys = section.setdefault(binding.description, [])
-            shown = binding.key_display or self.get_key_display(binding)
-            if shown not in keys:
-                keys.append(shown)
-        return [
-            (title, [(" ".join(keys), description) for description, keys in section.items()])
-            for title, section in sections.items()
-            if section
-        ]
-
-    def _bindings_here(self, screen: Screen[Any]) -> Iterator[ActiveBinding]:
-        """What keys do just now, less Textual's own and what read-only mode forbids."""
-        own = {binding.action for binding in self.BINDINGS if isinstance(binding, Binding)}
-        for active in screen.active_bindings.values():
-            node, binding, enabled, _ = active
-            foreign = isinstance(node, Input) or (node in (self, screen) and binding.action not in own)
-            if enabled and binding.description and not foreign:
-                yield active
+        self.push_screen(HelpScreen(help_sections(self)))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: every action there is a key for, and the themes."""
-        for node, binding, *_ in self._bindings_here(screen):
-            if binding.action == "command_palette":
-                continue
-            keys = binding.key_display or self.get_key_display(binding)
-
-            def run(action: str = binding.action, node: Any = node) -> None:
-                self.call_later(self.run_action, action, node)
-
-            yield SystemCommand(binding.description, f"key {keys}", run)
+        yield from palette_commands(self, screen)
         yield SystemCommand("Theme", "choose another theme", self.action_change_theme)
 
     # -- taking away -------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        text = self.pane.copied() if self.pane else None
-        if not text:
-            self.notify("nothing to copy here: it is on Codes, Files, Lookup and Tree", timeout=3)
-            return
-        self.copy_to_clipboard(text)
-        hint = ""
-        if os.environ.get("TMUX"):
-            hint = "\nIf it did not arrive: tmux set -s set-clipboard on"
-        elif os.environ.get("SSH_TTY"):
-            hint = "\nIf it did not arrive: the terminal must allow OSC 52"
-        self.notify(f"copied {clean(text)[:60]}{hint}", markup=False)
+        taking.copy(self)
 
     def action_write(self) -> None:
-        if self.pane is None:
-            return
-        suffix, text = self.pane.written()
-        path = Path.cwd() / f"semid-{PANES[self.shown - 1][0]}-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}"
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            self.notify(f"{path}: {error.strerror}", severity="error", markup=False)
-            return
-        self.notify(f"written: {path}", markup=False)
+        taking.write(self)
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
-        try:
-            written = self.save_screenshot(f"semid-{time.strftime('%Y%m%d-%H%M%S')}.svg", path=str(Path.cwd()))
-        except OSError as error:
-            self.notify(f"{Path.cwd()}: {error.strerror}", severity="error", markup=False)
-            return
-        self.notify(f"written: {written}", markup=False)
+        taking.screenshot(self)
 
     # -- asking the daemon -------------------------------------------------------------------------
 

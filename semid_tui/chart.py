@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from semid_daemon.store.watching import LossCurve, LossPoint
 from semid_tui.canvas import Canvas
-from semid_tui.cells import Line, Marker, Span, line
+from semid_tui.cells import Line, Marker, Part, Span, line, rule
 from semid_tui.numbers import fit, loss, short
 from semid_tui.palette import envelope_style, layer_style
 
@@ -286,3 +286,25 @@ def value_at(curve: LossCurve, step: int) -> tuple[int, LossPoint, float] | None
             if point.step <= step and (best is None or point.step > best[1].step):
                 best = (layer, point, smoothed)
     return best
+
+
+def loss_lines(curve: LossCurve | None, width: int, height: int, view: View) -> list[Line]:
+    """The loss chart under its heading."""
+    if curve is None:
+        return [
+            rule(width, ("loss", "title"), marker=view.marker),
+            line(("no training yet: rows gather until there are training.min_rows of them", "dim")),
+        ]
+    heading: list[Part] = [
+        ("loss", "title"),
+        (f" · run {run_number(curve.run)}", "dim"),
+        *trend_words(curve, view.layer),
+    ]
+    if view.log:
+        heading.append((" · log", "accent"))
+    return [rule(width, *heading, marker=view.marker), *draw_loss(curve, width, height - 1, view)]
+
+
+def run_number(run: str) -> str:
+    """`train-8` as 8."""
+    return run.removeprefix("train-")

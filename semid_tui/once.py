@@ -9,17 +9,9 @@ from pathlib import Path
 
 from semid_daemon.store.watching import Watch
 from semid_tui.cells import Line, Marker, plain
-from semid_tui.chart import View, last_smoothed
+from semid_tui.chart import View, last_smoothed, loss_lines
+from semid_tui.glance import all_files_lines, codebook_lines, event_lines, host_lines, trouble_lines, work_lines
 from semid_tui.numbers import age_s
-from semid_tui.screens.overview import (
-    all_files_lines,
-    codebook_lines,
-    event_lines,
-    host_lines,
-    loss_lines,
-    trouble_lines,
-    work_lines,
-)
 from semid_tui.status import Mode, liveness, status_line
 
 _TROUBLED, _EVENTS = 8, 8

@@ -39,6 +39,8 @@ LIGHT = Theme(
 )
 LAYERS = ("primary", "success", "secondary", "warning")  # colours of layers 0, 1, 2, 3, and so on round
 HEATS = 8
+LEVEL_STYLES = {"info": "dim", "warning": "warn", "error": "bad"}  # of events
+STATUS_STYLES = {"done": "good", "rejected": "bad", "deferred": "warn", "loading": "accent", "pending": "text"}
 
 
 def make_palette(variables: Mapping[str, str]) -> dict[str, Style]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.containers import Vertical
 from textual.widget import Widget
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 class Pane(Vertical):
     """One of the eight screens. It is told nothing, asks for nothing and draws nothing while it is hidden."""
-
-    SLOTS: ClassVar[str] = ""
 
     @property
     def monitor(self) -> MonitorApp:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
@@ -13,10 +12,10 @@ from textual.widgets import Input
 from semid_daemon.store.watching import CommandState, Event, Pulse
 from semid_tui.cells import CellWidget, Line, Part, line, rule
 from semid_tui.feeds import CommandsFeed, EventsFeed, Feed
+from semid_tui.filtering import FilteredPane
 from semid_tui.lost import wrapped
 from semid_tui.numbers import age_s, clean, clock, duration, fit
-from semid_tui.panes import Pane
-from semid_tui.screens.overview import LEVEL_STYLES
+from semid_tui.palette import LEVEL_STYLES
 
 _MOST = 500
 _LEVELS = ("", "warning", "error", "info")
@@ -126,7 +125,7 @@ class CommandsList(CellWidget):
         return drawn if len(drawn) > 1 else [*drawn, line(("none yet", "dim"))]
 
 
-class EventsPane(Pane):
+class EventsPane(FilteredPane):
     """The log as people read it."""
 
     BINDINGS = [
@@ -138,15 +137,12 @@ class EventsPane(Pane):
         super().__init__(id=id)
         self.events: Sequence[Event] = ()
         self.commands: Sequence[CommandState] = ()
-        self.text = self.level = ""
+        self.level = ""
 
     def compose(self) -> ComposeResult:
         yield EventsList(id="events-list")
         yield CommandsList(id="events-commands")
         yield Input(placeholder="part of a message; enter keeps it, esc clears it")
-
-    def on_mount(self) -> None:
-        self.query_one(Input).display = False
 
     def main(self) -> EventsList:
         return self.query_one(EventsList)
@@ -173,29 +169,8 @@ class EventsPane(Pane):
         self.level = _LEVELS[(_LEVELS.index(self.level) + by) % len(_LEVELS)]
         self.ask()
 
-    def start_filter(self) -> bool:
-        box = self.query_one(Input)
-        box.display = True
-        self.screen.set_focus(box)
-        return True
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        self.text = event.value
+    def filter_changed(self) -> None:
         self.ask()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.screen.set_focus(self.main())
-        event.input.display = bool(self.text)
-
-    def on_key(self, event: events.Key) -> None:
-        box = self.query_one(Input)
-        if event.key == "escape" and box.display:
-            event.stop()
-            box.value = ""
-            box.display = False
-            self.screen.set_focus(self.main())
 
     def written(self) -> tuple[str, str]:
         rows = [f"{event.at}\t{event.level}\t{clean(event.message)}" for event in reversed(self.events)]

@@ -14,10 +14,11 @@ from semid_daemon.store.browsing import FILE_ORDERS, FileRow, FilesPage, Key
 from semid_daemon.store.watching import Pulse
 from semid_tui.cells import CellWidget, Line, Marker, Part, Span, line, rule
 from semid_tui.feeds import Feed, FilesFeed, RetriableFeed
+from semid_tui.filtering import FilteredPane
 from semid_tui.lost import wrapped
 from semid_tui.numbers import clean, clock, count, fit, size
-from semid_tui.panes import Pane
-from semid_tui.screens.overview import STATUS_STYLES
+from semid_tui.palette import STATUS_STYLES
+from semid_tui.scrolling import ScrolledRows
 
 STATUSES = ("", "pending", "loading", "done", "rejected", "deferred")
 _GLYPHS = {"pending": "·", "loading": "▸", "done": "✓", "rejected": "✗", "deferred": "↻"}
@@ -122,21 +123,15 @@ class FilesHead(CellWidget):
         pane.show_status(status)
 
 
-class FilesTable(CellWidget, can_focus=True):
+class FilesTable(ScrolledRows):
     """The window of the page around the cursor."""
 
     BINDINGS = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False),
+        Binding("ctrl+b", "page(-1)", "Page up", show=False),
+        Binding("ctrl+f", "page(1)", "Page down", show=False),
         Binding("g,home", "edge(False)", "First", show=False),
         Binding("G,end", "edge(True)", "Last", show=False),
     ]
-
-    def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
-        self.top = 0
 
     @property
     def pane(self) -> FilesPane:
@@ -150,7 +145,7 @@ class FilesTable(CellWidget, can_focus=True):
         rows = pane.page.rows
         if not rows:
             return [line((pane.nothing(), "dim"))]
-        self.top = max(0, min(max(min(self.top, pane.cursor), pane.cursor - height + 1), len(rows) - height))
+        self.scroll_to_cursor(pane.cursor, len(rows), height)
         return [
             file_line(row, width, number == pane.cursor, self.monitor.marker)
             for number, row in enumerate(rows[self.top : self.top + height], self.top)
@@ -159,21 +154,12 @@ class FilesTable(CellWidget, can_focus=True):
     def action_move(self, by: int) -> None:
         self.pane.move(by)
 
-    def action_page(self, by: int) -> None:
-        self.pane.move(by * max(1, self.size.height - 1))
-
     def action_edge(self, end: bool) -> None:
         self.pane.go_to_edge(end)
 
     async def on_click(self, event: events.Click) -> None:
         self.focus()
         self.pane.move(self.top + event.y - self.pane.cursor)
-
-    def on_mouse_scroll_down(self) -> None:
-        self.pane.move(3)
-
-    def on_mouse_scroll_up(self) -> None:
-        self.pane.move(-3)
 
 
 class FilesDetail(CellWidget):
@@ -183,7 +169,7 @@ class FilesDetail(CellWidget):
         return detail_lines(pane.file(), width, height, self.monitor.marker)
 
 
-class FilesPane(Pane):
+class FilesPane(FilteredPane):
     """A window into the ledger; the anchor is the key of a row, so the cost does not grow with its place."""
 
     BINDINGS = [
@@ -196,7 +182,7 @@ class FilesPane(Pane):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.order = next(iter(FILE_ORDERS))
-        self.status = self.text = ""
+        self.status = ""
         self.around: Key | None = None
         self.from_end = False
         self.page: FilesPage | None = None
@@ -209,9 +195,6 @@ class FilesPane(Pane):
         yield FilesTable(id="files-table")
         yield FilesDetail(id="files-detail")
         yield Input(placeholder="part of a name or of a reason; enter keeps it, esc clears it")
-
-    def on_mount(self) -> None:
-        self.query_one(Input).display = False
 
     def main(self) -> FilesTable:
         return self.query_one(FilesTable)
@@ -302,32 +285,8 @@ class FilesPane(Pane):
         self.order = next(iter(FILE_ORDERS))
         self._begin_anew()
 
-    # -- the filter --------------------------------------------------------------------------------
-
-    def start_filter(self) -> bool:
-        box = self.query_one(Input)
-        box.display = True
-        self.screen.set_focus(box)
-        return True
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        if event.value != self.text:
-            self.text = event.value
-            self._begin_anew()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.screen.set_focus(self.main())
-        event.input.display = bool(self.text)
-
-    def on_key(self, event: events.Key) -> None:
-        box = self.query_one(Input)
-        if event.key == "escape" and box.display:
-            event.stop()
-            box.value = ""
-            box.display = False
-            self.screen.set_focus(self.main())
+    def filter_changed(self) -> None:
+        self._begin_anew()
 
     # -- taking away, asking -----------------------------------------------------------------------
 

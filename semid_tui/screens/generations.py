@@ -239,23 +239,23 @@ class GenerationsPane(Pane):
         row = self._with_status("ready", "preparing")
         if row is None:
             self.monitor.notify("no generation is ready: T prepares one", timeout=4)
-            return
-        about = f"generation {row.generation}"
-        self.monitor.ask(
-            f"Make {about} the active one? Every item gets its ID of it.",
-            [(f"promote {about}", "promote", {"generation": row.generation}, about)],
-        )
+        else:
+            self._ask_for(row, "promote", "Make {} the active one? Every item gets its ID of it.", "promote {}")
 
     def action_rollback(self) -> None:
         row = self._with_status("retired")
         if row is None:
             self.monitor.notify("there is no former generation to go back to", timeout=4)
-            return
+        else:
+            self._ask_for(
+                row, "rollback", "Go back to {}? Every item gets the ID again that it had.", "roll back to {}"
+            )
+
+    def _ask_for(self, row: GenerationLine, command: str, question: str, answer: str) -> None:
+        """Ask before a generation becomes the active one; `{}` stands for it in both texts."""
         about = f"generation {row.generation}"
-        self.monitor.ask(
-            f"Go back to {about}? Every item gets the ID again that it had.",
-            [(f"roll back to {about}", "rollback", {"generation": row.generation}, about)],
-        )
+        arguments = {"generation": row.generation}
+        self.monitor.ask(question.format(about), [(answer.format(about), command, arguments, about)])
 
     def copied(self) -> str | None:
         row = self.chosen()

@@ -10,12 +10,11 @@ from textual.binding import Binding
 
 from semid_daemon.store.watching import LossCurve, Pulse
 from semid_tui.cells import CellWidget, Line, line, rule
-from semid_tui.chart import View, smooth, value_at
+from semid_tui.chart import View, loss_lines, run_number, smooth, value_at
 from semid_tui.feeds import Feed, LossFeed
 from semid_tui.numbers import clean, loss
 from semid_tui.palette import layer_style
 from semid_tui.panes import Pane
-from semid_tui.screens.overview import loss_lines, run_number
 from semid_tui.status import liveness
 
 _WINDOWS = (0, 10_000, 1_000, 100)

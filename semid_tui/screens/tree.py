@@ -18,6 +18,7 @@ from semid_tui.feeds import Feed, TreeFeed
 from semid_tui.numbers import clean, fit
 from semid_tui.palette import layer_style
 from semid_tui.panes import Pane
+from semid_tui.scrolling import ScrolledRows
 
 _PAGE = 500
 
@@ -60,14 +61,10 @@ class TreeHead(CellWidget):
         return [rule(width, ("tree", "title"), (words, "dim"), marker=self.monitor.marker)]
 
 
-class TreeRows(CellWidget, can_focus=True):
+class TreeRows(ScrolledRows):
     """The unfolded tree, with a bar against the fullest sibling."""
 
     BINDINGS = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "page(-1)", "Page up", show=False),
-        Binding("pagedown", "page(1)", "Page down", show=False),
         Binding("g,home", "move(-1000000)", "First", show=False),
         Binding("G,end", "move(1000000)", "Last", show=False),
         Binding("l,right", "unfold", "Unfold", key_display="l"),
@@ -78,7 +75,7 @@ class TreeRows(CellWidget, can_focus=True):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.cursor = self.top = 0
+        self.cursor = 0
 
     @property
     def pane(self) -> TreePane:
@@ -90,7 +87,7 @@ class TreeRows(CellWidget, can_focus=True):
         if not rows:
             return [line(("no items yet", "dim"))]
         self.cursor = max(0, min(self.cursor, len(rows) - 1))
-        self.top = max(0, min(max(min(self.top, self.cursor), self.cursor - height + 1), len(rows) - height))
+        self.scroll_to_cursor(self.cursor, len(rows), height)
         closed, opened, leaf = (">", "v", "-") if marker == "ascii" else ("▸", "▾", "·")
         drawn = []
         bar_width = max(8, min(40, width // 3))
@@ -119,9 +116,6 @@ class TreeRows(CellWidget, can_focus=True):
     def action_move(self, by: int) -> None:
         self.cursor = max(0, min(len(self.pane.rows) - 1, self.cursor + by))
         self.redraw()
-
-    def action_page(self, by: int) -> None:
-        self.action_move(by * max(1, self.size.height - 1))
 
     def action_unfold(self) -> None:
         row = self.row()
@@ -171,12 +165,6 @@ class TreeRows(CellWidget, can_focus=True):
         self.redraw()
         if again:
             self.action_fold_or_unfold()
-
-    def on_mouse_scroll_down(self) -> None:
-        self.action_move(3)
-
-    def on_mouse_scroll_up(self) -> None:
-        self.action_move(-3)
 
 
 class TreePane(Pane):
