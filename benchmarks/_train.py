@@ -84,12 +84,12 @@ def _results(
     """By method: its cells, seconds first, for every set of rows."""
     results = []
     for name, fit in trainings:
-        progress(f"  {name}")
         trained: list[_Trained] = []
         elapsed_s = seconds(lambda fit=fit, trained=trained: trained.append(fit(train_ND)), Device("cpu"))
         encode, codebooks = trained[0].encode, trained[0].codebooks
         qualities = [judge(rows_ND, encode(rows_ND), codebooks) for rows_ND in judged.values()]
         results.append((name, [[f"{elapsed_s:.1f}", *quality.cells()] for quality in qualities]))
+        progress(f"  {name}: {'; '.join(', '.join(cells) for cells in results[-1][1])}")
     return results
 
 
