@@ -14,6 +14,8 @@ import pytest
 from semid_daemon.config import Config, load_config
 from semid_daemon.records import FloatArray
 
+Rows = Callable[..., FloatArray]  # `clustered`, below
+
 
 @pytest.fixture(scope="session")
 def popular() -> tuple[list[str], FloatArray]:
@@ -23,7 +25,7 @@ def popular() -> tuple[list[str], FloatArray]:
 
 
 @pytest.fixture(scope="session")
-def clustered() -> Callable[..., FloatArray]:
+def clustered() -> Rows:
     """Rows around random centres: `clustered(rows, dim, seed)`."""
 
     def make(rows: int, dim: int, seed: int = 0, centres: int = 24) -> FloatArray:
@@ -58,6 +60,10 @@ def catalogue(tmp_path: Path) -> Config:
     (tmp_path / "semid.toml").write_text(SMALL)
     (tmp_path / "drop").mkdir()
     return load_config(tmp_path / "semid.toml")
+
+
+def ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
 
 
 def drop_npz(drop_dir: Path, name: str, item_ids: Sequence[str], embeddings_ND: npt.NDArray[np.floating]) -> Path:

@@ -14,15 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon.cli import _dropped_name
 from semid_daemon.config import load_config
 from semid_daemon.names import printable
-from semid_daemon.records import FloatArray
 from semid_daemon.store.writer import Writer
-
-Rows = Callable[..., FloatArray]
 
 # Run as a user's shell would, but with this interpreter.
 SEMID = [sys.executable, "-m", "semid_daemon"]
@@ -74,10 +71,6 @@ def query(root: Path, sql: str) -> list[tuple]:
 
 def items(root: Path) -> int:
     return query(root, "SELECT count(*) FROM semantic_ids")[0][0]
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def test_init_run_status_lookup(tmp_path: Path, clustered: Rows):

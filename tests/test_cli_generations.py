@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL, drop_npz
+from conftest import Rows, drop_npz, ids
+from fault_tools import configured, live, query, run, wait_until
 
 from semid_daemon.cli import main
-from semid_daemon.config import Config, load_config
-from semid_daemon.records import FloatArray
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from fault_tools import ids, live, query, run, wait_until
-
-Rows = Callable[..., FloatArray]
+from semid_daemon.config import Config
 
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory, clustered: Rows) -> Config:
     """A catalogue of 500 items with generation 2 ready beside generation 1."""
-    root = tmp_path_factory.mktemp("grown")
-    (root / "semid.toml").write_text(SMALL)
-    (root / "drop").mkdir()
-    config = load_config(root / "semid.toml")
+    config = configured(tmp_path_factory.mktemp("grown"))
     drop_npz(config.drop_dir, "a.npz", ids("a", 200), clustered(200, 16))
     run(config)
     drop_npz(config.drop_dir, "b.npz", ids("b", 300), clustered(300, 16, seed=1) + 0.5)

@@ -6,22 +6,18 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL, drop_npz
-from test_cli import SEMID, environment, ids, query, semid
+from conftest import SMALL, Rows, drop_npz, ids
+from test_cli import SEMID, environment, query, semid
 from test_service import run
 
 from semid_daemon.cli import main
 from semid_daemon.config import load_config
-from semid_daemon.records import FloatArray
-
-Rows = Callable[..., FloatArray]
 
 
 @pytest.fixture(scope="module")

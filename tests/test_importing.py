@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL, drop_npz
-from test_cli import SEMID, environment, ids, query
+from conftest import SMALL, Rows, drop_npz, ids
+from test_cli import SEMID, environment, query
 from test_service import run
 
 from semid_daemon.asking import submit
@@ -22,7 +21,6 @@ from semid_daemon.generations import Codebooks
 from semid_daemon.records import FloatArray
 from semid_daemon.service import Outcome
 
-Rows = Callable[..., FloatArray]
 D = 16
 
 

@@ -7,16 +7,13 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz
 
 from semid_daemon.logs import LineFormatter, form_of_log
-from semid_daemon.records import FloatArray
 
-Rows = Callable[..., FloatArray]
 SEMID = [sys.executable, "-m", "semid_daemon"]
 
 

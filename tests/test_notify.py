@@ -9,18 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon.notify import Notifier
-from semid_daemon.records import FloatArray
 from semid_daemon.store.checks import DatabaseChecks
 from semid_daemon.store.reader import Reader
 
-Rows = Callable[..., FloatArray]
 SEMID = [sys.executable, "-m", "semid_daemon"]
 
 
@@ -94,10 +92,6 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "semid.toml").write_text(SMALL.replace("[ingest]", "[ingest]\nwatchdog_s = 1"))
     (tmp_path / "drop").mkdir()
     return tmp_path
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def test_ready_status_watchdog_stopping(manager: Manager, root: Path, clustered: Rows):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import drop_npz
+from conftest import Rows, drop_npz
 
 from semid_daemon.asking import answer_of, submit
 from semid_daemon.config import Config
@@ -19,8 +18,6 @@ from semid_daemon.service import Service
 from semid_daemon.state import make_directories
 from semid_daemon.store.reader import Reader, Status
 from semid_daemon.store.writer import Writer
-
-Rows = Callable[..., FloatArray]
 
 
 def run_once(config: Config) -> None:

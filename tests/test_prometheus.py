@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz
 
 from semid_daemon.config import parse_config
 from semid_daemon.console import PlainProgress
 from semid_daemon.prometheus import Family, exposition
-from semid_daemon.records import FloatArray
 from semid_daemon.service import Service
 from semid_daemon.state import make_directories
 from semid_daemon.store.writer import Writer
-
-Rows = Callable[..., FloatArray]
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL = rf'{_NAME}="(?:[^"\\\n]|\\["\\n])*"'

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import drop_npz
+from conftest import Rows, drop_npz, ids
+from fault_tools import configured, query, run
 
 from semid_daemon.asking import submit
 from semid_daemon.config import Config
 from semid_daemon.generations.codebook_files import load_codebooks
 from semid_daemon.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.records import FloatArray
 from semid_daemon.store.checks import DatabaseChecks
 from semid_daemon.store.writer import Writer
 
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-from fault_tools import configured, ids, query, run
-
-Rows = Callable[..., FloatArray]
 EVERYTHING = "SELECT item_id, semantic_id, suffix, file, assigned_at FROM all_semantic_ids WHERE generation = {}"
 
 

@@ -8,12 +8,12 @@ import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon import gathering
 from semid_daemon.config import Config, parse_config
@@ -26,12 +26,9 @@ from semid_daemon.ingest import Waiting, WaitingFiles
 from semid_daemon.intake import Intake
 from semid_daemon.journal import Journal
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.records import FloatArray
 from semid_daemon.service import Outcome, Service
 from semid_daemon.state import make_directories
 from semid_daemon.store.writer import Writer
-
-Rows = Callable[..., FloatArray]
 
 
 def run(config: Config, stop: threading.Event | None = None) -> Outcome:
@@ -46,10 +43,6 @@ def query(config: Config, sql: str) -> list[tuple]:
         return connection.execute(sql).fetchall()
     finally:
         connection.close()
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def test_gather_train_encode_move(catalogue: Config, clustered: Rows):

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import drop_npz
-from fault_tools import Rows, assert_sound, configured, files_of, ids, items, query, reason_of, run
+from conftest import Rows, drop_npz, ids
+from fault_tools import assert_sound, configured, files_of, items, query, reason_of, run, trained_catalogue
 
 from semid_daemon.config import Config
 from semid_daemon.generations.codebook_files import load_codebooks
@@ -27,10 +27,7 @@ from semid_daemon.generations.codebook_files import load_codebooks
 @pytest.fixture
 def trained(tmp_path: Path, clustered: Rows) -> Config:
     """A catalogue with a generation and 70 items. What is cut short is rejected at once."""
-    config = configured(tmp_path)
-    drop_npz(config.drop_dir, "base.npz", ids("base", 70), clustered(70, 16))
-    run(config)
-    return config
+    return trained_catalogue(tmp_path, clustered)
 
 
 def rejected(config: Config, name: str, content: bytes) -> str:

@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import watchfiles
-from conftest import drop_npz
+from conftest import Rows, drop_npz, ids
 from fault_tools import (
-    Rows,
     assert_sound,
     assert_sound_after_restart,
     configured,
     files_of,
-    ids,
     items,
     live,
     query,
@@ -31,6 +29,7 @@ from fault_tools import (
     semid,
     start,
     state_of,
+    trained_catalogue,
     wait_until,
 )
 
@@ -45,10 +44,7 @@ from semid_daemon.store.clock import utc_in
 @pytest.fixture
 def trained(tmp_path: Path, clustered: Rows) -> Config:
     """A catalogue with a generation and 70 items; looks every 0.2 s."""
-    config = configured(tmp_path, ("drop", "rescan_s = 0.2"))
-    drop_npz(config.drop_dir, "base.npz", ids("base", 70), clustered(70, 16))
-    run(config)
-    return config
+    return trained_catalogue(tmp_path, clustered, ("drop", "rescan_s = 0.2"))
 
 
 def deaf(monkeypatch) -> None:

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import drop_npz
-from fault_tools import Rows, configured, ids, query, run, semid
+from conftest import Rows, drop_npz, ids
+from fault_tools import configured, query, run, semid
 
 from semid_daemon.asking import submit
 from semid_daemon.config import Config

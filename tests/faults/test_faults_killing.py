@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import drop_npz
+from conftest import Rows, drop_npz, ids
 from fault_tools import (
-    Rows,
     assert_sound,
     assert_sound_after_restart,
     configured,
     files_of,
-    ids,
     items,
     live,
     query,

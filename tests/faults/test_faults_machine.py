@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import drop_npz
+from conftest import Rows, drop_npz, ids
 from fault_tools import (
     SEMID,
-    Rows,
     assert_sound,
     assert_sound_after_restart,
     configured,
     files_of,
-    ids,
     items,
     live,
     query,
@@ -30,6 +28,7 @@ from fault_tools import (
     run,
     semid,
     state_of,
+    trained_catalogue,
     wait_until,
 )
 
@@ -52,10 +51,7 @@ from semid_daemon.watchdog import EXIT_HUNG, Watchdog
 @pytest.fixture
 def trained(tmp_path: Path, clustered: Rows) -> Config:
     """A catalogue with a generation and 70 items; looks every 0.2 s and retries soon."""
-    config = configured(tmp_path, ("drop", "rescan_s = 0.2"), ("ingest", "retry_s = 0.2"))
-    drop_npz(config.drop_dir, "base.npz", ids("base", 70), clustered(70, 16))
-    run(config)
-    return config
+    return trained_catalogue(tmp_path, clustered, ("drop", "rescan_s = 0.2"), ("ingest", "retry_s = 0.2"))
 
 
 def test_fault_50_disk_full_at_commit(tmp_path: Path, clustered: Rows, caplog):

@@ -7,22 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, drop_npz
+from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon.config import Config, load_config
-from semid_daemon.records import FloatArray
 from semid_daemon.store.reader import Reader
 from tui.terminal import Terminal
-
-Rows = Callable[..., FloatArray]
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 @pytest.fixture

@@ -14,17 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from conftest import SMALL
+from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon.config import Config, parse_config
 from semid_daemon.console import PlainProgress
-from semid_daemon.records import FloatArray
 from semid_daemon.service import Outcome, Service
 from semid_daemon.state import hold_state, make_directories
 from semid_daemon.store.checks import DatabaseChecks
 from semid_daemon.store.writer import Writer
-
-Rows = Callable[..., FloatArray]
 
 NOT_YET = ("", "never started", "stopped", "starting")
 SEMID = [sys.executable, "-m", "semid_daemon"]
@@ -76,6 +73,14 @@ def live(config: Config) -> Iterator[threading.Thread]:
             raise raised[0]
 
 
+def trained_catalogue(root: Path, clustered: Rows, *changes: tuple[str, str]) -> Config:
+    """The small catalogue, changed like that, with a generation and 70 items."""
+    config = configured(root, *changes)
+    drop_npz(config.drop_dir, "base.npz", ids("base", 70), clustered(70, 16))
+    run(config)
+    return config
+
+
 def semid(*arguments: str | Path, failpoint: str = "", **options) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "SEMID_CONFIG"}
     if failpoint:
@@ -123,10 +128,6 @@ def items(config: Config) -> int:
     return query(config, "SELECT count(*) FROM semantic_ids")[0][0]
 
 
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
-
-
 def assert_sound(config: Config, count: int) -> None:
     """So many items, and every count in the database equal to its rows."""
     faults = DatabaseChecks(config.database).run().faults
@@ -141,7 +142,7 @@ def assert_sound_after_restart(config: Config, count: int) -> None:
 
 def benchmark(name: str) -> ModuleType:
     """A script of benchmarks/ as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
