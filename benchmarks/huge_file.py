@@ -10,19 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sqlite3
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
-from many_files import resident_mb
+from _attention import Attention, trained_catalogue
 
-from semid_daemon.asking import answer_of, submit
-from semid_daemon.config import load_config
 from semid_daemon.store.reader import Reader
 
 DIM = 2048
@@ -37,16 +30,9 @@ def main() -> None:
     arguments = parser.parse_args()
     random = np.random.default_rng(1)
     rows = int(arguments.gb * 1e9 / (4 * DIM))
-    with tempfile.TemporaryDirectory(prefix="semid-huge-") as directory:
-        root = Path(directory)
-        (root / "semid.toml").write_text('[quantizer]\ncodebook_size = 64\ndevice = "cpu"\n')
-        config = load_config(root / "semid.toml")
-        config.drop_dir.mkdir()
-        block_ND = random.normal(size=(BLOCK, DIM)).astype(np.float32)
-        np.save(config.drop_dir / "base.npy", block_ND)
-        run = [sys.executable, "-m", "semid_daemon", "run", "-q", "-c", str(root / "semid.toml")]
-        subprocess.run([*run, "--once"], check=True)
-
+    block_ND = random.normal(size=(BLOCK, DIM)).astype(np.float32)
+    with trained_catalogue(block_ND) as config:
+        root, seen = config.root, Attention(config)
         huge_ND = np.lib.format.open_memmap(root / "huge.npy", mode="w+", dtype=np.float32, shape=(rows, DIM))
         real = 0
         for start in range(0, rows, BLOCK * EVERY):
@@ -56,40 +42,32 @@ def main() -> None:
         del huge_ND
         (root / "huge.npy").rename(config.drop_dir / "huge.npy")
 
-        daemon = subprocess.Popen(run)
         started = time.monotonic()
         dropped: dict[str, float] = {}
         waits_s: list[float] = []
-        most_mb = oldest_s = longest_s = 0.0
         small_at = started + 5
-        try:
-            with Reader(config.database) as reader, closing(sqlite3.connect(config.database)) as database:
-                done: set[str] = set()
-                while "huge.npy" not in done:
-                    time.sleep(0.2)
-                    now = time.monotonic()
-                    done = {name for (name,) in database.execute("SELECT file FROM files WHERE status = 'done'")}
-                    waits_s += [now - dropped.pop(name) for name in sorted(dropped.keys() & done)]
-                    most_mb = max(most_mb, resident_mb(daemon.pid))
-                    beat = reader.status().heartbeat_at
-                    if beat and now > started + 5:
-                        oldest_s = max(oldest_s, (datetime.now(UTC) - datetime.fromisoformat(beat)).total_seconds())
-                    if now > small_at:
-                        name = f"small-{now:.0f}.npy"
-                        np.save(root / name, random.normal(size=(10, DIM)).astype(np.float32))
-                        (root / name).rename(config.drop_dir / name)
-                        dropped[name], small_at = now, now + SMALL_EVERY_S
-                        if answer_of(config.database, submit(config.commands_dir, "rescan", {}), 60) is None:
-                            raise SystemExit("a command was not answered within a minute")
-                        longest_s = max(longest_s, time.monotonic() - now)
+        with seen.daemon(), Reader(config.database) as reader, closing(sqlite3.connect(config.database)) as database:
+            done: set[str] = set()
+            while "huge.npy" not in done:
+                time.sleep(0.2)
+                now = time.monotonic()
+                done = {name for (name,) in database.execute("SELECT file FROM files WHERE status = 'done'")}
+                waits_s += [now - dropped.pop(name) for name in sorted(dropped.keys() & done)]
+                seen.see_memory()
+                beat_at = reader.status().heartbeat_at
+                if beat_at and now > started + 5:
+                    seen.see_heartbeat(beat_at)
+                if now > small_at:
+                    name = f"small-{now:.0f}.npy"
+                    np.save(root / name, random.normal(size=(10, DIM)).astype(np.float32))
+                    (root / name).rename(config.drop_dir / name)
+                    dropped[name], small_at = now, now + SMALL_EVERY_S
+                    seen.ask("rescan", {})
             elapsed_s = time.monotonic() - started
-        finally:
-            daemon.terminate()
-            daemon.wait()
     print(
-        f"{arguments.gb:g} GB, {rows:,} rows, {real:,} of them not zero, in {elapsed_s:.0f} s; at most {most_mb:.0f} MB"
-        f" resident, heartbeat {oldest_s:.1f} s old, a command answered after {longest_s:.1f} s; {len(waits_s)} small"
-        f" files waited {np.median(waits_s or [0]):.1f} s in the median, {max(waits_s, default=0):.1f} s at most"
+        f"{arguments.gb:g} GB, {rows:,} rows, {real:,} of them not zero, in {elapsed_s:.0f} s; {seen};"
+        f" {len(waits_s)} small files waited {np.median(waits_s or [0]):.1f} s in the median,"
+        f" {max(waits_s, default=0):.1f} s at most"
     )
 
 

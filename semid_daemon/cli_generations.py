@@ -13,7 +13,8 @@ import click
 from semid_daemon.cli_options import config_option, json_option, shown
 from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.store.clock import seconds_until
-from semid_daemon.store.comparing import Comparing, Difference, GenerationRow
+from semid_daemon.store.comparing import Comparing, Difference
+from semid_daemon.store.listed import GenerationRow
 from semid_daemon.store.reader import Reader
 
 _PATIENCE_S = 5.0
@@ -83,7 +84,7 @@ def promote(config_path: Path | None, generation: int | None, wait: bool, as_jso
     Default: the generation that is ready. The former one is kept (generations.keep_retired) with all its IDs in the
     view `all_semantic_ids`; `semid rollback` goes back to it. Items that came since are given their IDs first.
     """
-    _ask_long(config_path, "promote", {} if generation is None else {"generation": generation}, wait, as_json)
+    _switch(config_path, "promote", generation, wait, as_json)
 
 
 @click.command()
@@ -96,7 +97,11 @@ def rollback(config_path: Path | None, generation: int | None, wait: bool, as_js
 
     Default: the one that was active last. Items that came since are given IDs of it first.
     """
-    _ask_long(config_path, "rollback", {} if generation is None else {"generation": generation}, wait, as_json)
+    _switch(config_path, "rollback", generation, wait, as_json)
+
+
+def _switch(config_path: Path | None, command: str, generation: int | None, wait: bool, as_json: bool) -> None:
+    _ask_long(config_path, command, {} if generation is None else {"generation": generation}, wait, as_json)
 
 
 def _ask_long(config_path: Path | None, command: str, arguments: dict[str, Any], wait: bool, as_json: bool) -> None:

@@ -6,24 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from semid_daemon.errors import StoreError
+from semid_daemon.store.listed import GENERATION_COLUMNS, GenerationRow
 from semid_daemon.store.reader import Reader
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRow:
-    """A generation as `semid generations` lists it. `behind`: items of the active one that it does not have yet."""
-
-    generation: int
-    status: str
-    items: int
-    behind: int
-    trained_rows: int
-    origin: str
-    based_on: int | None
-    collisions: str
-    fingerprint: str
-    created_at: str
-    published_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +49,7 @@ class Comparing:
 
     def generations(self) -> list[GenerationRow]:
         """All of them, the deleted ones too."""
-        rows = self._read(
-            "SELECT g.generation, g.status, g.items,"
-            " CASE WHEN g.status IN ('preparing', 'ready', 'retired') THEN"
-            " max(0, coalesce((SELECT a.items FROM _generations a WHERE a.status = 'active'), 0) - g.items) ELSE 0 END,"
-            " g.trained_rows, g.origin, g.based_on, g.collisions, g.fingerprint, g.created_at, g.published_at"
-            " FROM _generations g ORDER BY g.generation"
-        )
+        rows = self._read(f"SELECT {GENERATION_COLUMNS} FROM _generations g ORDER BY g.generation")
         return [GenerationRow(*row) for row in rows]
 
     def default_pair(self) -> tuple[int, int]:

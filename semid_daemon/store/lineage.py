@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semid_daemon.store.browsing import Browsing
+from semid_daemon.store.listed import GENERATION_COLUMNS, GenerationRow
 
 _DRIFT = ("drift_error_ratio", "drift_tail_share", "drift_collision_rate")
 _DRIFT_BY_LAYER = ("drift_js", "drift_dead_alive")
@@ -14,25 +15,14 @@ _MOST_DRIFT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationLine:
-    """A generation; `behind`: items of the active one that it does not have yet."""
+class GenerationLine(GenerationRow):
+    """A generation with the figures of its items and codebooks."""
 
-    generation: int
-    status: str
-    items: int
-    behind: int
     distinct_ids: int
     singletons: int
     max_bucket: int
     layers: int
     codebook_size: int
-    trained_rows: int
-    origin: str
-    based_on: int | None
-    collisions: str
-    fingerprint: str
-    created_at: str
-    published_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +59,8 @@ class Genealogy(Browsing):
         lines = tuple(
             GenerationLine(*row)
             for row in self._rows(
-                "SELECT g.generation, g.status, g.items,"
-                " CASE WHEN g.status IN ('preparing', 'ready', 'retired') THEN"
-                " max(0, coalesce((SELECT a.items FROM _generations a WHERE a.status = 'active'), 0) - g.items)"
-                " ELSE 0 END,"
-                " g.distinct_ids, g.singletons, g.max_bucket, g.layers, g.codebook_size, g.trained_rows, g.origin,"
-                " g.based_on, g.collisions, g.fingerprint, g.created_at, g.published_at"
+                f"SELECT {GENERATION_COLUMNS},"
+                " g.distinct_ids, g.singletons, g.max_bucket, g.layers, g.codebook_size"
                 " FROM _generations g ORDER BY g.generation DESC"
             )
         )

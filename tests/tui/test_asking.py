@@ -18,8 +18,10 @@ from semid_tui.gateway import Gateway, ReadOnlyError
 from tui.recorded import Looking, look
 
 
-def requests(config: Config) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(config.commands_dir.glob("[!.]*.json"))]
+def requests(config: Config) -> list[tuple[str, dict]]:
+    """The commands that wait for the daemon, and their arguments, the oldest first."""
+    asked = [json.loads(path.read_text()) for path in sorted(config.commands_dir.glob("[!.]*.json"))]
+    return [(each["command"], each["arguments"]) for each in asked]
 
 
 def answer_all(config: Config) -> None:
@@ -27,6 +29,11 @@ def answer_all(config: Config) -> None:
     with Writer(config.database) as writer:
         handlers = {"retry": lambda arguments: "1 file is tried again", "pause": lambda arguments: "paused"}
         CommandDesk(config.commands_dir, writer, handlers).serve()
+
+
+async def answer_what_comes(see: Looking, config: Config) -> None:
+    await see.until(lambda: requests(config))
+    answer_all(config)
 
 
 def test_retry_one_filtered_all(recorded: Config):
@@ -40,16 +47,14 @@ def test_retry_one_filtered_all(recorded: Config):
         assert requests(recorded) == []
         await see.press("R", "enter")
         await see.until(lambda: requests(recorded))
-        assert [(each["command"], each["arguments"]) for each in requests(recorded)] == [
-            ("retry", {"files": ["broken.npz"]})
-        ]
+        assert requests(recorded) == [("retry", {"files": ["broken.npz"]})]
         await see.sees("retry broken.npz · queued")
         answer_all(recorded)
         await see.sees("queued → accepted → done after", ": 1 file is tried again")
         await see.press("R", "2")
         await see.until(lambda: requests(recorded))
-        (sent,) = requests(recorded)
-        assert len(sent["arguments"]["files"]) == 2
+        ((_, arguments),) = requests(recorded)
+        assert len(arguments["files"]) == 2
         await see.press("8")
         await see.sees("retry the 2 filtered files queued")
         answer_all(recorded)
@@ -63,8 +68,7 @@ def test_pause_and_one_that_fails(recorded: Config):
         await see.press("P")
         await see.sees("Pause the daemon after the chunk or step in hand?")
         await see.press("y")
-        await see.until(lambda: requests(recorded))
-        answer_all(recorded)
+        await answer_what_comes(see, recorded)
         await see.sees("pause · queued → accepted → done after", ": paused")
         with Writer(recorded.database) as writer:
             writer.set_paused(True)
@@ -73,8 +77,7 @@ def test_pause_and_one_that_fails(recorded: Config):
         await see.press("P")
         await see.sees("Resume the daemon's work?")
         await see.press("enter")
-        await see.until(lambda: requests(recorded))
-        answer_all(recorded)
+        await answer_what_comes(see, recorded)
         await see.sees("failed after", "no such command")
 
     look(recorded, script)
@@ -94,10 +97,7 @@ def test_train_promote_roll_back_name_their_object(recorded: Config):
         await see.until(lambda: len(requests(recorded)) == 2)
         await see.press("A")
         await see.sees("no generation is ready")
-        assert [(each["command"], each["arguments"]) for each in requests(recorded)] == [
-            ("train", {"from": "anew"}),
-            ("rollback", {"generation": 1}),
-        ]
+        assert requests(recorded) == [("train", {"from": "anew"}), ("rollback", {"generation": 1})]
 
     look(recorded, script)
 
