@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from semid_daemon.config import Config
+from semid_daemon.drop.kept import find_kept
 from semid_daemon.errors import CodebookError, ConfigError
-from semid_daemon.store.checks import DatabaseChecks, DatabaseReport
+from semid_daemon.store.checks import DatabaseChecks, DatabaseReport, KeptFile
 
 _LOW_SPACE_BYTES = 1 << 30
 _WAL_RESET_FIXED = (3, 51, 3)
@@ -39,6 +40,7 @@ def examine(config: Config) -> Iterator[Finding]:
             yield finding
     yield from _codebooks(config, report)
     yield from _files(config, report)
+    yield from _embeddings(config, report)
     yield from _directories(config)
     yield from _space(config)
     yield from _watching(config)
@@ -94,6 +96,40 @@ def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
             where = f"SELECT file, reason FROM files WHERE status = '{status}'"
             remedy = f"{where} says why; `semid retry --all` tries them again once the cause is gone"
             yield Finding("warning", "files", f"{count:,} {status}", remedy)
+
+
+def _embeddings(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
+    """Are the embeddings that a refresh encodes again where they were left? Looks at names and sizes only."""
+    from semid_daemon.generations.spool import segment_path
+
+    if report is None or config.generations.keep_embeddings == "nothing":
+        return
+    faults = 0
+    for segment, known_bytes in sorted(report.spool_ends.items()):
+        path = segment_path(config.spool_dir, segment)
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        if size_bytes < known_bytes:
+            faults += 1
+            message = f"{path}: {size_bytes:,} bytes of at least {known_bytes:,}"
+            yield Finding("error", "embeddings", message, "restore the file from a backup")
+    gone = [kept.names[0] for kept in report.in_files if not _is_kept(config, kept)]
+    if gone:
+        faults += 1
+        message = f"{len(gone):,} files are not in {config.done_dir} any more: {', '.join(gone[:5])}"
+        remedy = "put them back: a refresh cannot give their items new IDs without their embeddings"
+        yield Finding("warning", "embeddings", message, remedy)
+    if not faults:
+        yield Finding("ok", "embeddings", "all kept: a refresh can encode every item again")
+
+
+def _is_kept(config: Config, kept: KeptFile) -> bool:
+    return any(
+        True
+        for name in kept.names
+        for _ in find_kept(
+            name, kept.digest, kept.size_bytes, config.drop_dir, config.done_dir, (), config.ingest.fields
+        )
+    )
 
 
 def _directories(config: Config) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ class Spool:
         if self._size_bytes >= _SEGMENT_BYTES:
             self._segment, self._size_bytes = self._segment + 1, 0
         record = _pack(item_ids, embeddings_ND)
-        path = self._path(self._segment)
+        path = segment_path(self._directory, self._segment)
         new = not path.exists()
         if new:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Spool:
 
     def read(self, record: SpoolRecord) -> tuple[list[str], FloatArray]:
         """Item IDs and rows (N×D float32) of a record. Raises StoreError when it is missing or damaged."""
-        path = self._path(record.segment)
+        path = segment_path(self._directory, record.segment)
         try:
             with open(path, "rb") as file:
                 file.seek(record.first_byte)
@@ -82,8 +82,10 @@ class Spool:
         values = np.frombuffer(body, "<f2" if width == 2 else "<f4", count=rows * dim, offset=id_bytes)
         return json.loads(body[:id_bytes]), values.reshape(rows, dim).astype(np.float32)
 
-    def _path(self, segment: int) -> Path:
-        return self._directory / f"{segment:06}.rows"
+
+def segment_path(directory: Path, segment: int) -> Path:
+    """The file of a segment of the spool in a directory."""
+    return directory / f"{segment:06}.rows"
 
 
 def _pack(item_ids: Sequence[str], embeddings_ND: FloatArray) -> bytes:

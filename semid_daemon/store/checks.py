@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -96,15 +97,37 @@ _DISAGREEMENTS = {
 }
 
 
+_IN_FILES = """
+    SELECT f.digest, f.size_bytes, json_group_array(s.name) FROM _files f JOIN _sightings s ON s.file_id = f.id
+        WHERE EXISTS (SELECT 1 FROM _chunks c LEFT JOIN _spool p ON p.chunk_id = c.id
+            WHERE c.file_id = f.id AND c.assigned + c.replaced > 0 AND p.chunk_id IS NULL)
+        GROUP BY f.id ORDER BY f.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A content whose rows' embeddings are in the file alone: digest, size, and the names that it was dropped under."""
+
+    digest: str
+    size_bytes: int
+    names: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseReport:
-    """What was found. `faults` are disagreements in words; the lists and counts are for further checks."""
+    """What was found. `faults` are disagreements in words; the lists and counts are for further checks.
+
+    `spool_ends` are the bytes that the database knows of every segment of the spool.
+    """
 
     faults: list[str]
     fingerprints: list[str]
     deferred: int
     rejected: int
     items: int
+    spool_ends: dict[int, int]
+    in_files: list[KeptFile]
 
 
 class DatabaseChecks:
@@ -138,7 +161,17 @@ class DatabaseChecks:
             fingerprints = [name for (name,) in read(f"SELECT fingerprint FROM _generations WHERE {KEPT}")]
             files = dict(read("SELECT status, count(*) FROM _files GROUP BY status").fetchall())
             (items,) = read("SELECT coalesce(sum(items), 0) FROM _generations").fetchone()
-        return DatabaseReport(faults, fingerprints, files.get("deferred", 0), files.get("rejected", 0), items)
+            ends = dict(read("SELECT segment, max(first_byte + size_bytes) FROM _spool GROUP BY segment").fetchall())
+            in_files = [KeptFile(digest, size, json.loads(names)) for digest, size, names in read(_IN_FILES)]
+        return DatabaseReport(
+            faults=faults,
+            fingerprints=fingerprints,
+            deferred=files.get("deferred", 0),
+            rejected=files.get("rejected", 0),
+            items=items,
+            spool_ends=ends,
+            in_files=in_files,
+        )
 
     def _code_usage(self) -> list[str]:
         used: Counter[tuple[int, int, int]] = Counter()
