@@ -17,7 +17,8 @@ from textual.screen import Screen
 
 from semid_daemon.config import Config
 from semid_daemon.errors import SemidError
-from semid_daemon.store.watching import Pulse, UnavailableError
+from semid_daemon.store.watched import UnavailableError
+from semid_daemon.store.watching import Pulse
 from semid_tui import taking
 from semid_tui.cells import Marker
 from semid_tui.dialogs import ChoiceScreen, HelpScreen, Palette

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from semid_daemon.store.watching import UnavailableError
+from semid_daemon.store.watched import UnavailableError
 from semid_tui.cells import CellWidget, Line, line
 from semid_tui.numbers import clean, duration
 

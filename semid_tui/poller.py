@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semid_daemon.store.watching import InterruptedReadError, Pulse, UnavailableError, Watch
+from semid_daemon.store.watched import InterruptedReadError, UnavailableError
+from semid_daemon.store.watching import Pulse, Watch
 from semid_tui.feeds import Feed
 
 _RETRY_S = 1.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, Rows, drop_npz, ids
 
-from semid_daemon.cli import _dropped_name
+from semid_daemon.cli_asking import _dropped_name
 from semid_daemon.config import load_config
 from semid_daemon.names import printable
 from semid_daemon.store.writer import Writer

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from semid_daemon.store.reader import Item, Reader
+from semid_daemon.store.reader import Item
+from semid_daemon.store.watched import Watched
 
 Key = tuple[Any, ...]
 
@@ -91,11 +92,8 @@ def code_pattern(text: str, layers: int) -> str | None:
     return "-".join([*parts, *["*"] * (layers - len(parts))])
 
 
-class Browsing(Reader):
+class Browsing(Watched):
     """Searches of a Watch."""
-
-    def _rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, values).fetchall()
 
     # -- files -----------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import pytest
 
 from semid_daemon.records import Codebooks, EmbeddingBatch
 from semid_daemon.store.browsing import FILE_ORDERS, code_pattern
-from semid_daemon.store.watching import InterruptedReadError, Watch
+from semid_daemon.store.watched import InterruptedReadError
+from semid_daemon.store.watching import Watch
 from semid_daemon.store.writer import Writer
 
 LAYERS, CODES, ITEMS = 3, 12, 900
