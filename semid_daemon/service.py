@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from semid_daemon.asking import Arguments
+from semid_daemon.attending import COMMANDS_S, Attending
 from semid_daemon.backoff import pause_s
-from semid_daemon.commands import CommandDesk, CommandError
+from semid_daemon.commands import CommandError
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError, signature_text
 from semid_daemon.drop.wakeups import Wakeups
+from semid_daemon.encoders import Encoders
 from semid_daemon.errors import BadFileError, DeviceError, MachineError
 from semid_daemon.gathering import Gathering
-from semid_daemon.generations.codebook_files import collect_orphans, load_codebooks
+from semid_daemon.generations.codebook_files import collect_orphans
 from semid_daemon.generations.spool import Spool
 from semid_daemon.host import Host
 from semid_daemon.importing import Importing
@@ -33,24 +35,19 @@ from semid_daemon.learning import Learner
 from semid_daemon.notify import Notifier
 from semid_daemon.pipeline import Stages
 from semid_daemon.preparing import Preparing
-from semid_daemon.prometheus import MetricsFile
-from semid_daemon.quantizer import Encoder, describe_device, resolve_device
+from semid_daemon.quantizer import describe_device, resolve_device
 from semid_daemon.refreshing import Refreshing
 from semid_daemon.state import Lock
 from semid_daemon.store.writer import Generation, Writer
 from semid_daemon.throughput import StepsTold, Throughput
 from semid_daemon.turns import Turns
+from semid_daemon.wal_limit import WAL_FULL, WalLimit
 from semid_daemon.watchdog import Watchdog
 
 _log = logging.getLogger("semid")
 
 _SLICE_S = 1.0  # of one kind of work, before the others have their turn
-_COMMANDS_S = 0.2
 _FIRST_PAUSE_S = 1.0
-_WAL_FULL = (
-    "some reader holds an old transaction, and the write-ahead log has grown to ingest.max_wal_mb;"
-    " rows wait until that reader ends"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +82,29 @@ class Service:
         self._config = config
         self._writer = writer
         self._stop = stop
-        self._lock = lock
         self._once = once
         self._now = now
         self._device = resolve_device(config.quantizer.device)
         self._changed = threading.Event()
-        self._doing = ("starting", "")
-        self._desk_again = 0.0
-        self._undisturbed = False  # while small files are written together, which takes a moment
-        self._encoders: dict[int, Encoder] = {}
         self._journal = Journal(writer, now)
-        self._desk = CommandDesk(
-            config.commands_dir,
+        self._attending = Attending(
+            config,
             writer,
-            {"retry": self._retry, "rescan": self._rescan, "pause": self._pause, "resume": self._resume},
-            {
+            self._journal,
+            self._notifier,
+            lock,
+            stop,
+            handlers={"retry": self._retry, "rescan": self._rescan},
+            long_handlers={
                 "train": lambda name, arguments: self._refreshing.train(name, arguments),
                 "promote": lambda name, arguments: self._refreshing.promote(name, arguments),
                 "rollback": lambda name, arguments: self._refreshing.rollback(name, arguments),
                 "import-codebooks": lambda name, arguments: self._importing.handle(name, arguments),
             },
+            summary=self._summary,
+            now=now,
         )
-        writer.limit_wal(config.ingest.max_wal_mb << 20)
-        self._paused_at = writer.paused_at()
+        self._wal = WalLimit(writer, self._journal, config.database, config.ingest.max_wal_mb << 20)
         self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
         self._progress = progress = StepsTold(progress, self._throughput)
         self._turns = Turns(config.ingest.fairness)
@@ -120,7 +117,7 @@ class Service:
             self._journal,
             progress,
             self._in_hand,
-            self._attend,
+            self._attending.attend,
             stop,
             heed_retry_times=not once,
             now=now,
@@ -136,23 +133,24 @@ class Service:
             self._device,
             watchdog=self._watchdog,
             stop=stop,
-            doing=self._set_doing,
-            tick=self._attend,
+            doing=self._attending.doing,
+            tick=self._attending.attend,
             now=now,
         )
-        self._learner = Learner(config, writer, self._device, self._encoder)
+        self._encoders = Encoders(writer, config.codebooks_dir, self._device)
+        self._learner = Learner(config, writer, self._device, self._encoders.of)
         self._spool = Spool(config.spool_dir, writer.spool_end())
         preparing = Preparing(
             config,
             writer,
             self._journal,
             self._device,
-            self._encoder,
+            self._encoders.of,
             self._learner,
             KeptRows(config, writer, self._spool),
             self._watchdog,
-            doing=self._set_doing,
-            tick=self._attend,
+            doing=self._attending.doing,
+            tick=self._attending.attend,
         )
         self._refreshing = Refreshing(
             config,
@@ -166,9 +164,7 @@ class Service:
             now=now,
         )
         self._importing = Importing(config, writer, self._gathering, self._refreshing, now)
-        self._wal_told = False
         self._done = 0  # files
-        self._metrics_file = MetricsFile(config, version("semid"), self._journal, now)
 
     # -- the loop ------------------------------------------------------------------------------------
 
@@ -177,18 +173,17 @@ class Service:
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
             self._intake.note_death()
-            self._desk.serve()
-            if self._once and self._paused_at is not None:
-                raise MachineError(f"{self._config.state_dir}: paused {self._paused()}")
+            self._attending.serve()
+            if self._once and self._attending.paused is not None:
+                raise MachineError(f"{self._config.state_dir}: paused {self._attending.paused}")
             for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
                 self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
             self._notifier.stopping()
-            self._desk.serve()
+            self._attending.serve()
             self._in_hand.release()
-            self._journal.beat("stopped")
-            self._metrics_file.keep(at_once=True)
+            self._attending.stopped()
             return Outcome(
                 self._intake.rejected, self._intake.deferred, self._gathering.missing_rows(), self._intake.missing
             )
@@ -202,7 +197,7 @@ class Service:
         worked = False
         while not self._stop.is_set():
             try:
-                self._attend()
+                self._attending.attend()
                 if not worked or self._changed.is_set():
                     self._changed.clear()
                     self._intake.look()
@@ -236,16 +231,16 @@ class Service:
             self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
             self._writer.forget_cached()
             self._forget()
-        if self._wal_is_full():
+        if self._wal.is_full():
             if self._once:
-                raise MachineError(f"{self._config.database}: {_WAL_FULL}")
-            self._set_doing("waiting", _WAL_FULL)
-            self._attend()
-            self._stop.wait(_COMMANDS_S)
+                raise MachineError(f"{self._config.database}: {WAL_FULL}")
+            self._attending.doing("waiting", WAL_FULL)
+            self._attending.attend()
+            self._stop.wait(COMMANDS_S)
             return True
         generation = self._writer.active_generation()
         if generation is None or self._intake.waiting or not self._refreshing.busy:
-            self._set_doing("gathering" if generation is None else "encoding")
+            self._attending.doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
         if self._stop.is_set():
             return worked
@@ -268,73 +263,32 @@ class Service:
         until = self._now() + min(pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._gathering)))
         missing = self._gathering.missing_rows()
         if self._intake.missing is not None:
-            self._set_doing("source missing", self._intake.missing)
+            self._attending.doing("source missing", self._intake.missing)
         elif missing and self._intake.waiting:
-            self._set_doing("gathering", f"{missing} rows missing before the first training")
+            self._attending.doing("gathering", f"{missing} rows missing before the first training")
         else:
-            self._set_doing("idle")
-        self._attend()
+            self._attending.doing("idle")
+        self._attending.attend()
         while not (self._stop.is_set() or self._changed.is_set() or self._refreshing.asked) and self._now() < until:
-            self._changed.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
-            self._attend()
+            self._changed.wait(min(COMMANDS_S, max(0.0, until - self._now())))
+            self._attending.attend()
         if self._refreshing.asked:
             return
         if self._intake.unsettled and self._now() < until:
             # An event came before the files had time to settle: further ones do not wake us meanwhile.
             until = self._now() + settle_s
             while not self._stop.is_set() and self._now() < until:
-                self._stop.wait(min(_COMMANDS_S, max(0.0, until - self._now())))
-                self._attend()
+                self._stop.wait(min(COMMANDS_S, max(0.0, until - self._now())))
+                self._attending.attend()
 
-    def _attend(self) -> None:
-        """What must not wait for long work to end: the heartbeat, the lock, commands. While paused, nothing else."""
-        if self._undisturbed:
-            return
-        self._look_up(*self._doing)
-        while self._paused_at is not None and not self._stop.is_set():
-            self._notifier.ready()
-            self._look_up("paused", self._paused())
-            self._stop.wait(_COMMANDS_S)
-
-    def _paused(self) -> str:
-        return f"since {self._paused_at}; `semid resume` lets work go on"
-
-    def _look_up(self, state: str, detail: str) -> None:
-        if self._journal.beat(state, detail):
-            if self._lock is not None:
-                self._lock.check()
-            if self._stop.is_set():
-                self._notifier.stopping()
-            self._notifier.alive(self._status(state, detail))
-            self._metrics_file.keep()
-        if self._now() >= self._desk_again:
-            self._desk.serve()
-            self._desk_again = self._now() + _COMMANDS_S
-
-    def _status(self, state: str, detail: str) -> str:
-        """One line for people who ask the service manager."""
+    def _summary(self) -> str:
+        """How far the work is, for people who ask the service manager."""
         waiting = len(self._intake.waiting) + self._intake.queued
         rows_per_s = float(self._journal.figures.get("rows_per_s") or 0)
-        parts = [f"{state}: {detail}" if detail else state, f"{waiting:,} files wait, {self._done:,} done"]
+        parts = [f"{waiting:,} files wait, {self._done:,} done"]
         parts += [f"{self._intake.rejected:,} rejected"] if self._intake.rejected else []
         parts += [f"{rows_per_s:,.0f} rows/s"] if rows_per_s else []
         return ", ".join(parts)
-
-    def _set_doing(self, state: str, detail: str = "") -> None:
-        self._doing = (state, detail)
-
-    def _wal_is_full(self) -> bool:
-        """Whether readers that hold old snapshots keep the write-ahead log from being emptied."""
-        limit_bytes = self._config.ingest.max_wal_mb << 20
-        if self._writer.wal_bytes() < limit_bytes or self._writer.checkpoint():
-            if self._wal_told:
-                self._journal.info("the write-ahead log could be emptied; going on")
-            self._wal_told = False
-            return False
-        if not self._wal_told:
-            self._journal.warning(f"{self._config.database}: {_WAL_FULL}")
-        self._wal_told = True
-        return True
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -352,22 +306,6 @@ class Service:
         self._intake.rescan()
         self._changed.set()
         return "scanning"
-
-    def _pause(self, arguments: Arguments) -> str:
-        already = self._paused_at
-        self._writer.set_paused(True)
-        self._paused_at = self._writer.paused_at()
-        if already is None:
-            self._journal.info("paused")
-        return f"paused since {self._paused_at}" if already else "paused; nothing is lost, work goes on with `resume`"
-
-    def _resume(self, arguments: Arguments) -> str:
-        if self._paused_at is None:
-            return "not paused"
-        self._writer.set_paused(False)
-        self._paused_at = None
-        self._journal.info("resumed")
-        return "work goes on"
 
     # -- files ---------------------------------------------------------------------------------------
 
@@ -387,7 +325,7 @@ class Service:
         """Encode files for a while, or one for as long as no other waits; whether there was one."""
         until = self._now() + _SLICE_S
         worked = False
-        while not (self._stop.is_set() or self._wal_told) and (not worked or self._now() < until):
+        while not (self._stop.is_set() or self._wal.told) and (not worked or self._now() < until):
             chosen = self._turns.choose(self._intake.waiting)
             if chosen is None:
                 break
@@ -401,8 +339,7 @@ class Service:
     def _encode_together(self, chosen: int | None, generation: Generation) -> None:
         """A small file and those that follow it, for a moment, with one commit for all of them."""
         failed: DeviceError | None = None
-        with self._intake.together() as in_time:
-            self._undisturbed = True
+        with self._intake.together() as in_time, self._attending.undisturbed():
             try:
                 while chosen is not None and self._intake.is_small(self._intake.waiting[chosen].file):
                     self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
@@ -411,22 +348,20 @@ class Service:
                     chosen = self._turns.next_new(self._intake.waiting)
             except DeviceError as error:
                 failed = error  # it ends the process, once what was done before it is committed
-            finally:
-                self._undisturbed = False
         if failed is not None:
             raise failed
-        self._attend()
+        self._attending.attend()
 
     def _encode(self, waiting: Waiting, generation: Generation) -> None:
         """Give a file its turn: to its end, or until the slice is over and others wait."""
         file, file_id = waiting.file, waiting.ledger.id
         started = self._now()
-        self._set_doing("encoding", file.name)
+        self._attending.doing("encoding", file.name)
         job = self._turns.resume(file_id) or encode_steps(
             self._writer,
             waiting,
             generation=generation.generation,
-            encoder=self._encoder,
+            encoder=self._encoders.of,
             learner=self._learner,
             spool=self._spool if self._config.spools else None,
             settings=self._config.ingest,
@@ -442,10 +377,10 @@ class Service:
                 advance(rows)
                 begun = self._writer.file(file_id)
                 self._throughput.file_at(file.name, begun.rows or 0, begun.rows_done, file.signature.size_bytes)
-                self._attend()
+                self._attending.attend()
                 others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
                 slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)
-                if self._stop.is_set() or slice_over or (not self._undisturbed and self._wal_is_full()):
+                if self._stop.is_set() or slice_over or (not self._attending.is_undisturbed and self._wal.is_full()):
                     self._turns.lay_aside(file_id, job)
                     return
         ledger = self._writer.file(file_id)
@@ -461,13 +396,6 @@ class Service:
         parts += [f"{done.replaced:,} replaced"] if done.replaced else []
         parts += [f"{done.rejected:,} left out ({done.reason})"] if done.rejected else []
         self._journal.info(f"{name}: {', '.join(parts)}, {elapsed_s:.1f} s")
-
-    def _encoder(self, generation: int) -> Encoder:
-        """The generation's codebooks on the device, checked against their fingerprint when first used."""
-        if generation not in self._encoders:
-            fingerprint = self._writer.fingerprint(generation)
-            self._encoders[generation] = Encoder(load_codebooks(self._config.codebooks_dir, fingerprint), self._device)
-        return self._encoders[generation]
 
     def _with(self, waiting: Waiting, work: Callable[[Waiting], None]) -> None:
         """Work on a file; a file's fault, a moving file and the machine's fault each have their own end."""

@@ -476,7 +476,7 @@ def test_the_daemon_attends_while_files_settle(tmp_path: Path, early: bool):
         service._changed = Stop()
         if early:
             service._changed.set()
-        service._attend = lambda: attended.append(time_s[0])
+        service._attending.attend = lambda: attended.append(time_s[0])
         service._idle()
         service._in_hand.close()
     assert time_s[0] == pytest.approx(3.0)
