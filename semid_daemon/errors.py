@@ -46,3 +46,12 @@ class BadFileError(SemidError):
 
 class IncompleteFileError(BadFileError):
     """A drop file shorter than its own header declares: perhaps still being written."""
+
+
+def said(error: BaseException) -> str:
+    """What the machine says."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -13,13 +13,13 @@ from semid_daemon.backoff import pause_s
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError
-from semid_daemon.errors import BadFileError, CodebookError
+from semid_daemon.errors import BadFileError, CodebookError, said
 from semid_daemon.generations.baseline import measure_baseline
 from semid_daemon.generations.codebook_files import save_codebooks
 from semid_daemon.generations.sampling import RowsChangedError, max_sample_rows, sample_rows
 from semid_daemon.generations.training import make_trainer, training_settings
 from semid_daemon.ingest import Tick, Waiting
-from semid_daemon.intake import Intake, said
+from semid_daemon.intake import Intake
 from semid_daemon.journal import Journal
 from semid_daemon.meanwhile import each_meanwhile
 from semid_daemon.quantizer import Device, Encoder, describe_device

@@ -9,10 +9,9 @@ from semid_daemon.asking import Arguments
 from semid_daemon.commands import CommandError
 from semid_daemon.config import Config
 from semid_daemon.drop.reading import FileChangedError
-from semid_daemon.errors import BadFileError, CodebookError
+from semid_daemon.errors import BadFileError, CodebookError, said
 from semid_daemon.gathering import Gathering
 from semid_daemon.generations.sampling import RowsChangedError
-from semid_daemon.intake import said
 from semid_daemon.refreshing import Refreshing
 from semid_daemon.staging import staged_codebooks, unstage_codebooks
 from semid_daemon.store.writer import Writer

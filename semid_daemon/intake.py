@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from semid_daemon import trial
 from semid_daemon.backoff import pause_s
 from semid_daemon.config import Config
 from semid_daemon.console import Progress
-from semid_daemon.drop.finish import bring_back, delete, move_away, reject, tidy
+from semid_daemon.drop.finish import delete, move_away, reject
 from semid_daemon.drop.reading import FileChangedError, signature_text
-from semid_daemon.drop.scan import Scan, scan
+from semid_daemon.drop.scan import Scan
 from semid_daemon.drop.settling import Settling
-from semid_daemon.formats import SIDECAR_SUFFIXES, is_supported
-from semid_daemon.in_hand import MOST_DEATHS, SUSPECT_DEATHS, InHand
+from semid_daemon.drop_directory import DropDirectory
+from semid_daemon.errors import said
+from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Tick, Waiting, WaitingFiles, register, register_unopened
 from semid_daemon.journal import Journal
-from semid_daemon.names import path_of, printable
 from semid_daemon.records import DropFile
+from semid_daemon.retrying import GONE, retry
 from semid_daemon.store.clock import seconds_until, utc_in
 from semid_daemon.store.writer import LedgerFile, Sighting, Writer
+from semid_daemon.suspects import Suspects
 
 MOST_WAITING = 1_000
 _SMALL_BYTES = 1 << 20
 _TOGETHER_S = 0.2  # of small files that end with one commit
-_MOST_TOLD = 20
+_CHANGED = "changed before it was read; taken up again when it is back"
 _SCAN_SHARE = 5  # a scan that takes a second is not repeated for five, however often something changes
 
 
@@ -58,7 +57,6 @@ class Intake:
         self._progress = progress
         self._in_hand = in_hand
         self._tick = tick
-        self._stop = stop
         self._heed_retry_times = heed_retry_times
         self._now = now
         self._settling = Settling(config.drop.settle_ms / 1000)
@@ -67,19 +65,17 @@ class Intake:
         self._queue_sized = (0, 0)  # files, bytes
         self._handled: dict[str, str] = {}  # name -> signature of files that need nothing more
         self._contents: dict[str, int] = {}  # name -> ledger ID of what was last found under it
-        self._told: dict[str, str] = {}  # what was passed over, so that it is said once
         self._not_before: dict[str, float] = {}  # name -> when it is tried again
         self._failures: dict[str, int] = {}  # of files that cannot be read or moved, by name
-        self._suspects: dict[tuple[str, str], int] = writer.suspects()
         self._accounted = False
-        self._tidied = False
         self._moves: list[Callable[[], None]] | None = None  # of files that end together
         self._scan_again = 0.0
+        self.source = DropDirectory(config, journal, tick)
         self.waiting = WaitingFiles()
+        self.suspects = Suspects(writer, journal, in_hand, config.ingest.chunk_rows, tick, stop.is_set)
         self.unsettled = False
         self.rejected = 0
         self.deferred = 0
-        self.missing: str | None = None  # why the drop directory cannot be scanned
 
     # -- the scan ------------------------------------------------------------------------------------
 
@@ -89,20 +85,12 @@ class Intake:
         if started < self._scan_again:
             self.unsettled = True
             return
-        self._tidy()
-        try:
-            found = scan(
-                self._config.drop_dir,
-                supported=is_supported,
-                sidecar_suffixes=SIDECAR_SUFFIXES,
-                fields=self._config.ingest.fields,
-                tick=self._tick,
-            )
-        except OSError as error:
-            self._source_missing(f"{self._config.drop_dir}: {error.strerror}")
+        found = self.source.look(self._found)
+        if found is None:
+            self._give_up_waiting()
             return
-        self._source_found(found)
-        self._tell_skipped(found.skipped)
+        if self._found is not None and self._found.root != found.root:
+            self.waiting.clear()
         now = self._now()
         settled, self.unsettled = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
@@ -124,25 +112,6 @@ class Intake:
         self._found = found
         self._scan_again = self._now() + _SCAN_SHARE * (self._now() - started)
 
-    def _tell_skipped(self, skipped: dict[str, str]) -> None:
-        """Say what is passed over, and why, once for each."""
-        fresh = [name for name, why in skipped.items() if self._told.get(name) != why]
-        for name in fresh[:_MOST_TOLD]:
-            self._journal.warning(f"{name}: {skipped[name]}")
-        if len(fresh) > _MOST_TOLD:
-            self._journal.warning(f"{len(fresh) - _MOST_TOLD:,} more are passed over in {self._config.drop_dir}")
-        self._told = skipped
-
-    def _tidy(self) -> None:
-        """Once, before the first scan: what a process that died was moving or deleting."""
-        if not self._tidied and self._config.drop_dir.is_dir():
-            target_dirs = (self._config.done_dir, self._config.rejected_dir)
-            self._tidied = True
-            try:
-                tidy(self._config.drop_dir, target_dirs, is_supported, SIDECAR_SUFFIXES)
-            except OSError as error:
-                self._journal.warning(f"{self._config.drop_dir}: what was left half moved stays: {said(error)}")
-
     def _drop_changed(self, found: Scan) -> None:
         """What waited under a name that holds something else by now: that is registered once it has settled."""
         for waiting in list(self.waiting.values()):
@@ -151,33 +120,20 @@ class Intake:
                 del self.waiting[waiting.ledger.id]
                 self._writer.defer(waiting.ledger.id, _CHANGED)
 
-    def _source_missing(self, why: str) -> None:
-        if self.missing != why:
-            self._journal.warning(f"source missing: {why}; its files stay as they are in the ledger")
-        self.missing = why
-        self._accounted = True  # what is there when it is back may be another directory
+    def _give_up_waiting(self) -> None:
+        """The source is missing: what is there when it is back may be another directory."""
+        self._accounted = True
         self.unsettled = False
         self._queue.clear()
         self.waiting.clear()
         self._found = None
-
-    def _source_found(self, found: Scan) -> None:
-        if self.missing is not None:
-            self._journal.info(f"{self._config.drop_dir}: the source is there again")
-            self.missing = None
-        if self._found is not None and self._found.root != found.root:
-            self._journal.warning(
-                f"source missing: {self._config.drop_dir} is another directory than before (made anew, unmounted or"
-                " mounted); files that waited in the former one stay as they are in the ledger"
-            )
-            self.waiting.clear()
 
     def _forget_gone(self, found: Scan) -> None:
         """What waited and is not there any more."""
         gone = [waiting for waiting in self.waiting.values() if waiting.file.name not in found.files]
         for waiting in gone:
             del self.waiting[waiting.ledger.id]
-            self._writer.defer(waiting.ledger.id, _GONE)
+            self._writer.defer(waiting.ledger.id, GONE)
 
     def _account(self, found: Scan) -> None:
         """Once, when all is taken up: what the ledger still waits for and is not there any more."""
@@ -194,7 +150,7 @@ class Intake:
             elif ledger.digest.startswith("unread:"):
                 self._writer.forget_unread(sighting.name)
             elif ledger.status != "deferred" or ledger.retry_at:
-                self._writer.defer(ledger.id, _GONE)
+                self._writer.defer(ledger.id, GONE)
         if elsewhere:
             self._journal.warning(
                 f"source missing: {elsewhere:,} unfinished files were seen in another directory than what is now"
@@ -253,7 +209,7 @@ class Intake:
 
     def is_small(self, file: DropFile) -> bool:
         """Whether so little is to be done with a file that many of them are better done together."""
-        return file.signature.size_bytes <= _SMALL_BYTES and (file.name, signature_text(file)) not in self._suspects
+        return file.signature.size_bytes <= _SMALL_BYTES and file not in self.suspects
 
     @contextlib.contextmanager
     def together(self) -> Iterator[Callable[[], bool]]:
@@ -293,7 +249,7 @@ class Intake:
     def _take_up(self, file: DropFile) -> None:
         """Register one settled file, unless it moves on meanwhile or the machine does not let us."""
         try:
-            how = self._how_it_kills(file)
+            how = self.suspects.how_it_kills(file)
             if how is None:
                 self._register(file)
             else:
@@ -347,28 +303,6 @@ class Intake:
         age_s = time.time() - file.signature.mtime_ns / 1e9
         return rested_s >= grace_s or age_s >= max(grace_s, 1.0)
 
-    # -- files that kill -----------------------------------------------------------------------------
-
-    def note_death(self) -> None:
-        """At start: what a process that died had in hand is held against that file."""
-        left = self._in_hand.left_behind()
-        if left is None:
-            return
-        name, signature, row = left
-        deaths = self._writer.add_death(name, signature, row)
-        self._suspects[name, signature] = deaths
-        self._in_hand.release()
-        self._journal.warning(f"{name}: was in hand at row {row:,} when the daemon died; that happened {deaths}×")
-
-    def _how_it_kills(self, file: DropFile) -> str | None:
-        deaths = self._suspects.get((file.name, signature_text(file)), 0)
-        if deaths < SUSPECT_DEATHS:
-            return None
-        how = trial.how_it_dies(file, self._config.ingest.chunk_rows, self._tick, self._stop.is_set)
-        if how is not None:
-            return f"kills the process that reads it ({how}); {deaths} daemons died with it in hand"
-        return f"{deaths} daemons died with it in hand at the same row" if deaths >= MOST_DEATHS else None
-
     def _quarantine(self, file: DropFile, how: str) -> None:
         """Reject a file without ever parsing it."""
         with self._progress.task(f"hashing {file.name}", file.signature.size_bytes, "bytes") as advance:
@@ -380,7 +314,7 @@ class Intake:
     def finish(self, file: DropFile, ledger: LedgerFile) -> None:
         """All rows are committed: move, keep or delete the file, as configured. What fails is done later."""
         self.waiting.pop(ledger.id, None)
-        self._clear_suspicion(file.name)
+        self.suspects.clear(file.name)
         self._once_committed(lambda: self._put_away(file, ledger))
 
     def _put_away(self, file: DropFile, ledger: LedgerFile) -> None:
@@ -388,17 +322,14 @@ class Intake:
         if on_done == "keep":
             self._handled[file.name] = signature_text(file)
             return
-        try:
+
+        def put_away() -> None:
             if on_done == "move":
                 move_away(file, self._config.drop_dir, self._config.done_dir, ledger.digest)
             else:
                 delete(file)
-        except FileChangedError:
-            self.unsettled = True  # what lies there now is another content: it settles, and is registered, anew
-        except OSError as error:
-            self._put_off(file, f"done, but cannot be moved or deleted: {said(error)}")
-        else:
-            self._failures.pop(file.name, None)
+
+        self._try_to(put_away, file, "done, but cannot be moved or deleted")
 
     def reject(self, waiting: Waiting, reason: str) -> None:
         """The file can never be used: the ledger says why, and the file goes to the rejected ones."""
@@ -407,19 +338,26 @@ class Intake:
 
     def _reject_known(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
         self.waiting.pop(ledger.id, None)
-        self._clear_suspicion(file.name)
+        self.suspects.clear(file.name)
         if file.name not in self._failures:
             self.rejected += 1
             self._journal.warning(f"{file.name}: rejected: {reason}")
         self._once_committed(lambda: self._put_to_rejected(file, ledger, reason))
 
     def _put_to_rejected(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
+        drop_dir, rejected_dir = self._config.drop_dir, self._config.rejected_dir
+        self._try_to(
+            lambda: reject(file, drop_dir, rejected_dir, ledger.digest, reason), file, "rejected, but cannot be moved"
+        )
+
+    def _try_to(self, move: Callable[[], object], file: DropFile, fault: str) -> None:
+        """Move a file; what fails is done later."""
         try:
-            reject(file, self._config.drop_dir, self._config.rejected_dir, ledger.digest, reason)
+            move()
         except FileChangedError:
-            self.unsettled = True
+            self.unsettled = True  # what lies there now is another content: it settles, and is registered, anew
         except OSError as error:
-            self._put_off(file, f"rejected, but cannot be moved: {said(error)}")
+            self._put_off(file, f"{fault}: {said(error)}")
         else:
             self._failures.pop(file.name, None)
 
@@ -431,13 +369,6 @@ class Intake:
         self.deferred += 1
         self._journal.warning(f"{file.name}: {why}; tried again in {pause:,.0f} s")
         return pause
-
-    def _clear_suspicion(self, name: str) -> None:
-        known = [key for key in self._suspects if key[0] == name]
-        if known:
-            self._writer.clear_deaths(name)
-            for key in known:
-                del self._suspects[key]
 
     def postpone(self, file: DropFile, ledger: LedgerFile | None, reason: str) -> None:
         """Not the file's fault: tried again after a pause that doubles every time."""
@@ -458,70 +389,17 @@ class Intake:
 
     def retry(self, names: list[str] | None) -> str:
         """Take deferred and rejected files up again, those of `names` or all; what came of it, in words."""
-        # Names are given as they are or as the ledger shows them.
-        shown = None if names is None else {name: {name, printable(Path(name))} for name in names}
-        found = self._writer.retriable(None if shown is None else sorted(set().union(*shown.values())))
-        again = brought = 0
-        lacking, failed = [], []
-        for sighting in found:
-            try:
-                there, moved = self._bring_back(sighting)
-            except OSError as error:
-                failed.append(f"{sighting.name}: {said(error)}")
-                continue
-            brought += moved
-            again += there
-            self._writer.readmit(sighting.ledger.id)
-            if not there:
-                self._writer.defer(sighting.ledger.id, _GONE)
-                lacking.append(sighting.name)
-            for memory in (self._not_before, self._failures, self._handled):
-                memory.pop(sighting.name, None)
-            self._clear_suspicion(sighting.name)
-        answer = f"{again:,} to be tried again"
-        if brought:
-            answer += f", {brought:,} of them moved back from {self._config.rejected_dir}"
-        if lacking:
-            answer += f"; not there, drop again: {_some(lacking)}"
-        if failed:
-            answer += f"; cannot be moved back: {_some(failed)}"
-        known = {sighting.name for sighting in found}
-        unknown = sorted(name for name, forms in (shown or {}).items() if not forms & known)
-        if unknown:
-            answer += f"; neither deferred nor rejected: {_some(unknown)}"
-        return answer
+        return retry(self._writer, self._config, names, self._forget)
 
-    def _bring_back(self, sighting: Sighting) -> tuple[bool, bool]:
-        """Whether the file lies in the drop directory now, and whether it was moved there from the rejected ones."""
-        drop_dir, ledger = self._config.drop_dir, sighting.ledger
-        moved = ledger.status == "rejected" and bring_back(
-            sighting.name, ledger.digest, drop_dir, self._config.rejected_dir, SIDECAR_SUFFIXES
-        )
-        return moved or os.path.lexists(drop_dir / path_of(sighting.name)), moved
+    def _forget(self, name: str) -> None:
+        for memory in (self._not_before, self._failures, self._handled):
+            memory.pop(name, None)
+        self.suspects.clear(name)
 
     def rescan(self) -> None:
         """Forget what is only remembered: the next look takes everything that lies there up anew."""
         self._handled.clear()
         self._not_before.clear()
-        self._told = {}
+        self.source.tell_again()
         self._scan_again = 0.0
         self._accounted = False
-
-
-_GONE = "gone from the drop directory; taken up again when it is back"
-
-
-_CHANGED = "changed before it was read; taken up again when it is back"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
-
-
-def said(error: BaseException) -> str:
-    """What the machine says."""
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from semid_daemon.asking import Arguments
 from semid_daemon.commands import CommandError
 from semid_daemon.config import Config
-from semid_daemon.errors import CodebookError
-from semid_daemon.intake import said
+from semid_daemon.errors import CodebookError, said
 from semid_daemon.journal import Journal
 from semid_daemon.kept import RowsGoneError
 from semid_daemon.learning import Learner

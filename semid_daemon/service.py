@@ -20,7 +20,7 @@ from semid_daemon.console import Progress
 from semid_daemon.drop.reading import FileChangedError, signature_text
 from semid_daemon.drop.wakeups import Wakeups
 from semid_daemon.encoders import Encoders
-from semid_daemon.errors import BadFileError, DeviceError, MachineError
+from semid_daemon.errors import BadFileError, DeviceError, MachineError, said
 from semid_daemon.gathering import Gathering
 from semid_daemon.generations.codebook_files import collect_orphans
 from semid_daemon.generations.spool import Spool
@@ -28,7 +28,7 @@ from semid_daemon.host import Host
 from semid_daemon.importing import Importing
 from semid_daemon.in_hand import InHand
 from semid_daemon.ingest import Waiting, encode_steps
-from semid_daemon.intake import Intake, said
+from semid_daemon.intake import Intake
 from semid_daemon.journal import Journal
 from semid_daemon.kept import KeptRows
 from semid_daemon.learning import Learner
@@ -172,7 +172,7 @@ class Service:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
-            self._intake.note_death()
+            self._intake.suspects.note_death()
             self._attending.serve()
             if self._once and self._attending.paused is not None:
                 raise MachineError(f"{self._config.state_dir}: paused {self._attending.paused}")
@@ -185,7 +185,10 @@ class Service:
             self._in_hand.release()
             self._attending.stopped()
             return Outcome(
-                self._intake.rejected, self._intake.deferred, self._gathering.missing_rows(), self._intake.missing
+                self._intake.rejected,
+                self._intake.deferred,
+                self._gathering.missing_rows(),
+                self._intake.source.missing,
             )
         finally:
             self._turns.close()
@@ -262,8 +265,8 @@ class Service:
         pause = settle_s if self._intake.unsettled else self._config.drop.rescan_s
         until = self._now() + min(pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._gathering)))
         missing = self._gathering.missing_rows()
-        if self._intake.missing is not None:
-            self._attending.doing("source missing", self._intake.missing)
+        if self._intake.source.missing is not None:
+            self._attending.doing("source missing", self._intake.source.missing)
         elif missing and self._intake.waiting:
             self._attending.doing("gathering", f"{missing} rows missing before the first training")
         else:
