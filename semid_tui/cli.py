@@ -92,7 +92,8 @@ def main(
     except SemidError as error:
         click.echo(f"semid-tui: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # A driver that was chosen from outside, as textual-serve does, needs no terminal.
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo("semid-tui: stdin or stdout is no terminal; --once prints the overview as text", err=True)
         raise SystemExit(1)
     if not os.environ.get("NO_COLOR"):

@@ -20,9 +20,12 @@ def served_command(config_path: Path, refresh_s: float) -> str:
 
 
 def serve_readonly(config_path: Path, port: int, refresh_s: float) -> None:
-    """Serve until interrupted. Raises ConfigError where textual-serve is not installed."""
+    """Serve until interrupted. Raises ConfigError where textual-serve is not installed, or the port cannot be had."""
     if importlib.util.find_spec("textual_serve") is None:
         raise ConfigError("--serve: needs textual-serve; install it with `pip install 'semid[serve]'`")
     from textual_serve.server import Server
 
-    Server(served_command(config_path, refresh_s), host=HOST, port=port, title="semid").serve()
+    try:
+        Server(served_command(config_path, refresh_s), host=HOST, port=port, title="semid").serve()
+    except OSError as error:
+        raise ConfigError(f"--serve: {HOST}:{port}: {error.strerror or error}; choose another --port") from error

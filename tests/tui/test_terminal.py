@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 from conftest import SMALL, Rows, drop_npz, ids
 
@@ -190,28 +194,55 @@ def test_what_it_loads(recorded: Config):
     assert not loaded & heavy
 
 
-def test_serve_is_on_loopback_and_read_only(recorded: Config, monkeypatch: pytest.MonkeyPatch):
-    import types
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
-    from semid_tui.serving import serve_readonly, served_command
 
-    served: dict[str, object] = {}
+def test_served_to_a_browser(recorded: Config, free_port: int):
+    """A real server, and what a browser does: the page, then the screen over its socket."""
+    command = [sys.executable, "-m", "semid_tui", "--serve", "--port", str(free_port)]
+    server = subprocess.Popen(
+        [*command, "-c", str(recorded.root / "semid.toml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        page, screen = asyncio.run(asyncio.wait_for(_visit(free_port, "perplexity"), 60))
+        taken = run("--serve", "--port", str(free_port), "-c", recorded.root / "semid.toml")
+    finally:
+        server.terminate()
+        server.wait()
+    assert f"127.0.0.1:{free_port}" in page
+    assert "semid RO" in screen
+    assert taken.returncode == 78
+    assert taken.stderr.startswith(f"semid-tui: --serve: 127.0.0.1:{free_port}: ")
+    assert "--port" in taken.stderr
 
-    class Server:
-        def __init__(self, command: str, **options: object) -> None:
-            served.update(options, command=command)
 
-        def serve(self) -> None:
-            served["serving"] = True
+async def _visit(port: int, wanted: str) -> tuple[str, str]:
+    """The page, and what is written to the screen until something wanted is on it."""
+    screen = ""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/") as response:
+                    page = await response.text()
+                break
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+        async with session.ws_connect(f"ws://127.0.0.1:{port}/ws?width=120&height=40") as browser:
+            async for message in browser:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", message.data.decode(errors="replace"))
+                if wanted in screen:
+                    break
+    return page, screen
 
-    monkeypatch.setitem(sys.modules, "textual_serve", types.ModuleType("textual_serve"))
-    server = types.ModuleType("textual_serve.server")
-    server.Server = Server  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "textual_serve.server", server)
-    monkeypatch.setattr("semid_tui.serving.importlib.util.find_spec", lambda name: object())
-    serve_readonly(recorded.root / "semid.toml", 8123, 1.0)
-    assert served["host"] == "127.0.0.1"
-    assert served["port"] == 8123
-    assert served["serving"] is True
-    assert served["command"] == served_command(recorded.root / "semid.toml", 1.0)
-    assert "--readonly" in str(served["command"]).split()
+
+def test_served_processes_are_read_only(recorded: Config):
+    from semid_tui.serving import served_command
+
+    command = shlex.split(served_command(recorded.root / "semid.toml", 1.0))
+    assert "--readonly" in command
+    assert command[-2:] == ["-c", str(recorded.root / "semid.toml")]
