@@ -242,8 +242,8 @@ def encode_steps(
 
     Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
     committed, and 0 now and then while one takes long. Before each commit it looks whether the file is still the one
-    that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
-    commits, here, touch the database, in order.
+    that was hashed. Chunks are read ahead, by another device than the CPU encoded ahead, and learned from while their
+    rows are written; only their commits, here, touch the database, in order.
     """
     name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
@@ -364,9 +364,11 @@ def _encoded(
     if source.rows - ledger.rows_done <= (ledger.chunk_rows or settings.chunk_rows):
         return mapped(encode, read())  # a single chunk has nothing to overlap with
     chunks = ahead(read(), "read")
-    if encoder.device.type != "cpu":
+    on_cpu = encoder.device.type == "cpu"
+    if not on_cpu:
         chunks = ahead(mapped(copy, chunks), "copy")
-    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S)
+    # On the CPU encoding has all cores while it lasts: beside a commit both would take as long as one after the other.
+    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S, when_asked=on_cpu)
 
 
 def copied(encoder: Encoder, embeddings_ND: FloatArray) -> OnDevice | None:

@@ -20,7 +20,8 @@ from semid_daemon.quantizer.clustering import assign, cluster_sums
 from semid_daemon.records import Codebooks, CountArray, FloatArray
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
-_FEWEST_LEARNED, _LEARNED_PER_CODE = 8192, 32  # rows of a chunk that are learned from
+_LEARNED_VALUES = 8192 * 384  # of the rows of a chunk that are learned from, unless those are fewer than:
+_FEWEST_LEARNED, _LEARNED_PER_CODE = 2048, 8
 _MOST_REVIVED = 1 / 32  # of the codes, per layer and chunk
 
 
@@ -72,10 +73,11 @@ class ContinualTrainer:
     def learn(self, state: CandidateState, embeddings_ND: FloatArray) -> CandidateStep:
         """One step on the rows (N×D float32, finite), of which there must be one at least.
 
-        Of very many rows an even share is learned from, and counted for all: 32 a code tell where its mean is.
+        Of very many rows an even share is learned from, and counted for all: learning takes less time than encoding.
         """
         rows = embeddings_ND.shape[0]
-        most = max(_FEWEST_LEARNED, _LEARNED_PER_CODE * state.centroids_LKD.shape[1])
+        clusters, dim = state.centroids_LKD.shape[1:]
+        most = max(_LEARNED_VALUES // dim, _FEWEST_LEARNED, _LEARNED_PER_CODE * clusters)
         some_ND = embeddings_ND[:: -(-rows // most)]
         weight = rows / some_ND.shape[0]  # of the rows that each of these stands for
         residual_ND = torch.from_numpy(np.ascontiguousarray(some_ND)).to(self._device)

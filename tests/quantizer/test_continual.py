@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from semid_daemon.quantizer import CandidateState, ContinualTrainer, resolve_device
+from semid_daemon.quantizer import CandidateState, ContinualTrainer, continual, resolve_device
 from semid_daemon.records import Codebooks
 
 CPU = resolve_device("cpu")
@@ -75,10 +75,11 @@ def test_error_on_rows_to_come_falls(clustered):
     assert state.counts_LK.sum(axis=1) == pytest.approx([state.counts_LK[0].sum()] * 2, abs=40)
 
 
-def test_of_very_many_rows_a_share_is_learned_from_and_counted_for_all():
-    """Rows alternate between 3 and 12 in blocks, so that every second row shows both as often."""
+def test_of_very_many_rows_a_share_is_learned_from_and_counted_for_all(monkeypatch):
+    """Every second row is: 3 and 12 as often, and nothing of those between."""
+    monkeypatch.setattr(continual, "_LEARNED_VALUES", 8192)
     state = CandidateState(np.array([[[0], [10]]], np.float32), np.array([[2000.0, 2000.0]]))
-    rows_ND = np.tile(column(3, 3, 12, 12), (4096, 1))
+    rows_ND = np.tile(column(3, 100, 12, 100), (4096, 1))
     step = trainer().learn(state, rows_ND)
     np.testing.assert_allclose(step.state.counts_LK, [[2000 + 8192, 2000 + 8192]])
     np.testing.assert_allclose(step.state.centroids_LKD[0, :, 0], [3 * 8192 / 10192, 10 + 2 * 8192 / 10192], rtol=1e-5)
