@@ -67,7 +67,7 @@ def run_demo(directory: Path | None, device: str) -> int:
             item = reader.lookup(name)
             if item is not None:
                 click.echo(item_text(item))
-    query = "SELECT item_id, semantic_id FROM semantic_ids WHERE item_id LIKE 'flask%' LIMIT 3"
+    query = "SELECT item_id, semantic_id FROM semantic_ids WHERE item_id LIKE 'flask%' ORDER BY item_id LIMIT 3"
     click.echo(f'\nsqlite3 {config.database} "{query}"')
     connection = sqlite3.connect(f"{config.database.absolute().as_uri()}?mode=ro", uri=True)
     try:
