@@ -139,7 +139,8 @@ def test_fault_14_root_deleted_and_recreated(tmp_path: Path, clustered: Rows):
     drop_npz(config.drop_dir, "a.npz", ids("a", 40), clustered(40, 16))
     with live(config):
         wait_until(lambda: state_of(config) == "gathering" and files_of(config) == {"a.npz": "pending"})
-        shutil.rmtree(config.drop_dir)
+        # All at once: a daemon that looked while only the file was gone would rightly say so.
+        shutil.rmtree(config.drop_dir.rename(tmp_path / "deleted"))
         wait_until(lambda: state_of(config) == "source missing")
         assert files_of(config) == {"a.npz": "pending"}
         config.drop_dir.mkdir()
