@@ -201,7 +201,7 @@ class Placements(Transactions):
         crowded_N = (before_S - left_S)[of_row[entering]] + rank_N > 0
         is_assigned = np.array([position not in before for position in new], bool) if before else enters
         after_S, next_S, was_S = before_S - left_S + come_S, next_S + come_S, next_S > 0
-        several = np.flatnonzero(next_S > 1)
+        told = np.flatnonzero((next_S > 1) | (after_S != 1))
         if contents is None:
             contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
         else:
@@ -227,7 +227,7 @@ class Placements(Transactions):
             ),
             buckets={
                 changing[index]: (items, next_suffix)
-                for index, items, next_suffix in _pairs(several, after_S[several], next_S[several])
+                for index, items, next_suffix in _pairs(told, after_S[told], next_S[told])
             },
             sizes=(before_S, after_S),
             collisions=int(np.count_nonzero(crowded_N & is_assigned[entering])),

@@ -53,6 +53,14 @@ def test_suffix(writer: Writer):
     assert shown(writer) == {"a": ["0-0", 0], "b": ["0-0", 1], "c": ["1-0", 0], "d": ["0-0", 2]}
 
 
+def test_a_suffix_is_never_given_again_though_the_only_item_that_had_it_moved_away(writer: Writer):
+    publish(writer, "suffix")
+    put(writer, "d", [("a", 0, 0)])
+    put(writer, "e", [("a", 1, 0)], "replace")
+    put(writer, "f", [("b", 0, 0)])
+    assert shown(writer) == {"a": ["1-0", 0], "b": ["0-0", 1]}
+
+
 def test_shared(writer: Writer):
     publish(writer, "shared")
     assert put(writer, "d", [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]) == 1
