@@ -69,7 +69,6 @@ def connect_writer(path: Path, alive: Alive) -> Database:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             connection.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
-            connection.execute("PRAGMA temp_store = MEMORY")
             database = Database(connection, execute_plugins=False)
             if version < SCHEMA_VERSION:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
