@@ -5,6 +5,7 @@ Shape suffixes: N rows, D dim, K codes, L layers.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ _CUDA_QUICK_SHAPES = [(131_072, 384, 256), (65_536, 2048, 256)]
 # A slow method gets as many rows as it encodes in about so long, but at least a few.
 _ROUND_S = 0.3
 _PROBE_ROWS = 256
+_REST_S = 0.5
 _CPU_TILE_BYTES = 4 << 20
 _CUDA_TILE_BYTES = 1 << 30
 _GRID_CHUNK_BYTES = {"cpu": 1 << 26, "cuda": 1 << 32}
@@ -142,6 +144,7 @@ def _drawn_codebooks(rows_ND: Tensor, size: int, normalize: bool) -> Codebooks:
 
 def _affordable_rows(method: _Contender, rows: int, device: Device) -> int:
     """All rows, or as many as the method encodes in the time of a round. It is warm afterwards."""
+    time.sleep(_REST_S)  # the threads of the library before spin for a while
     count = min(rows, max(method.fewest_rows, _PROBE_ROWS if method.fewest_rows == 1 else 1))
     while True:
         method.encode(count)

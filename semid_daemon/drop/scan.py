@@ -6,6 +6,7 @@ and nothing is opened here.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -54,7 +55,8 @@ def scan(
 
     `supported` tells by its name whether a file can be one of embeddings; a file named like one of
     them but ending in one of `sidecar_suffixes` holds its item IDs; `fields` goes with every file.
-    Raises OSError when the directory itself cannot be read; an unreadable sub-directory is only noted.
+    Raises OSError when the directory itself cannot be read, or is not there to the end: files that were not found
+    then may lie where it went. An unreadable sub-directory is only noted.
     """
     regular: dict[Path, Signature] = {}
     skipped: dict[str, str] = {}
@@ -93,6 +95,8 @@ def scan(
                 kind = "symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
                 skipped[printable(path.relative_to(drop_dir))] = f"{kind}: never read; put the file itself here"
     files = _pair(drop_dir, regular, skipped, supported, sidecar_suffixes, fields)
+    if not os.path.samestat(root, os.stat(drop_dir)):
+        raise FileNotFoundError(errno.ENOENT, "made anew, mounted or unmounted while it was looked at")
     return Scan(files, skipped, f"{root.st_dev}:{root.st_ino}")
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, pad
 
 from semid_daemon.quantizer.clustering import best_two
 from semid_daemon.quantizer.device import has_triton
@@ -50,7 +51,7 @@ _FEWEST_ROWS = 64
 _FEW_ROWS = 4096
 # Products are the faster the larger, what is done with the scores afterwards where those are in the cache.
 _TILE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 29, "mps": 1 << 27}
-_PIECE_BYTES = {"cpu": 3 << 20, "cuda": 1 << 29, "mps": 1 << 27}
+_PIECE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,10 @@ class Encoder:
         self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
         self._layers = [_layer(centroids_KD) for centroids_KD in self._centroids64_LKD]
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
-        self._tables = _inner_products(self._centroids64_LKD) if self._one_pass else {}
+        self._tables = _tables(self._centroids64_LKD) if self._one_pass else []
+        self._table_starts_L = (
+            torch.arange(codebooks.layers, dtype=torch.int32, device=device) * codebooks.codebook_size
+        )
         self._fused = _Fused(self) if self._one_pass and device.type == "cuda" and has_triton() else None
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
@@ -170,7 +174,7 @@ class Encoder:
 
         @torch.inference_mode()
         def encode_tiles(tiles: Sequence[slice]) -> None:
-            scores_NW = torch.empty((step, width), device=self.device)
+            scores_NW = _scratch((step, width), self.device)
             for tile in tiles:
                 encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[: tile.stop - tile.start])
 
@@ -180,28 +184,24 @@ class Encoder:
 
     def _one_pass_tile(self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor) -> None:
         products(rows_ND, self._all_centroids_D, scores_NW)
-        piece = max(64, _PIECE_BYTES[self.device.type] // (4 * scores_NW.shape[1]))
-        scratch_NK = torch.empty((piece, self.codebooks.codebook_size), device=self.device)
-        for start in range(0, rows_ND.shape[0], piece):
-            rows = slice(start, min(start + piece, rows_ND.shape[0]))
-            scratch = scratch_NK[: rows.stop - start]
-            self._one_pass_piece(rows_ND[rows], codes_NL[rows], flagged_N[rows], scores_NW[rows], scratch)
-
-    def _one_pass_piece(
-        self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor, scratch_NK: Tensor
-    ) -> None:
-        size = self.codebooks.codebook_size
+        rows, size = rows_ND.shape[0], self.codebooks.codebook_size
+        piece = max(64, _PIECE_BYTES[self.device.type] // (4 * size))
+        scratch_NK = _scratch((min(rows, piece), size), self.device)
+        best_N, second_N = torch.empty((2, rows), device=self.device)
         guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
         scales: list[Tensor] = []
         for index, layer in enumerate(self._layers):
-            scores_NK = scores_NW[:, index * size : (index + 1) * size]
-            for earlier in range(index):
-                torch.index_select(self._tables[earlier, index], 0, codes_NL[:, earlier], out=scratch_NK)
-                scores_NK.addcmul_(scratch_NK, scales[earlier][:, None], value=-1)
-            scores_NK.addcmul_(guard.scale_N[:, None], layer.half_squares_K, value=-1)
-            codes_N, best_N, second_N = best_two(scores_NK)
-            codes_NL[:, index] = codes_N
             scales.append(guard.scale_N)
+            weights_NJ = torch.stack(scales, dim=1)
+            terms_NJ = pad(codes_NL[:, :index] + self._table_starts_L[:index], (0, 1), value=index * size)
+            for start in range(0, rows, piece):
+                some = slice(start, min(start + piece, rows))
+                scores_NK = scratch_NK[: some.stop - start]
+                subtrahends_NK = embedding_bag(
+                    terms_NJ[some], self._tables[index], mode="sum", per_sample_weights=weights_NJ[some]
+                )
+                torch.sub(scores_NW[some, index * size : (index + 1) * size], subtrahends_NK, out=scores_NK)
+                codes_NL[some, index], best_N[some], second_N[some] = best_two(scores_NK)
             flagged_N |= guard.doubts(best_N, second_N, layer)
             guard.go_on(best_N, layer)
 
@@ -234,8 +234,9 @@ class _Fused:
         self._half_squares_LK = torch.stack([layer.half_squares_K for layer in layers])
         self._reach_L = torch.tensor([layer.reach for layer in layers], device=device)
         self._spread_L = torch.tensor([layer.spread for layer in layers], device=device)
-        tables = list(encoder._tables.values())
-        self._tables_PKK = torch.stack(tables) if tables else torch.zeros(1, 1, 1, device=device)
+        size = encoder.codebooks.codebook_size
+        tables_MK = torch.cat([table_MK[:-1] for table_MK in encoder._tables])
+        self._tables_PKK = tables_MK.reshape(-1, size, size) if len(tables_MK) else torch.zeros(1, 1, 1, device=device)
 
     def encode(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (N×L int32) by float16 scores, and the rows whose codes they cannot vouch for (N bool)."""
@@ -291,6 +292,11 @@ class _Guard:
         self._scale_error_N = squared_error_N / (2.0 * squared_N) + _EPS
 
 
+def _scratch(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Memory for float32; the CPU's from NumPy, which asks for huge pages, as torch does not by default."""
+    return torch.from_numpy(np.empty(shape, np.float32)) if device.type == "cpu" else torch.empty(shape, device=device)
+
+
 def _even_step(rows: int, most: int, device: torch.device) -> int:
     """Rows of a tile, at most so many, that give every thread as many tiles."""
     threads = torch.get_num_threads() if device.type == "cpu" else 1
@@ -309,13 +315,16 @@ def _layer(centroids_KD: Tensor) -> _Layer:
     )
 
 
-def _inner_products(centroids_LKD: Tensor) -> dict[tuple[int, int], Tensor]:
-    """<c_j, c_l> (K×K float32) of every pair of layers j < l: (0,1), (0,2), (1,2)…"""
-    return {
-        (earlier, later): (centroids_LKD[earlier] @ centroids_LKD[later].T).float()
-        for later in range(len(centroids_LKD))
-        for earlier in range(later)
-    }
+def _tables(centroids_LKD: Tensor) -> list[Tensor]:
+    """For every layer l, <c_j, c_l> with the centroids of every earlier layer j, and ||c_l||² / 2 (l·K+1 rows × K)."""
+    return [
+        torch.cat(
+            [*(earlier_KD @ later_KD.T for earlier_KD in centroids_LKD[:layer]), later_KD.square().sum(1)[None] / 2]
+        )
+        .float()
+        .contiguous()
+        for layer, later_KD in enumerate(centroids_LKD)
+    ]
 
 
 def _prefers_one_pass(codebooks: Codebooks, device: torch.device) -> bool:

@@ -61,6 +61,22 @@ def test_scan_of_a_missing_directory_raises(tmp_path: Path):
         look(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_scan_of_a_directory_that_goes_meanwhile_raises(tmp_path: Path, made_anew: bool):
+    directory = tmp_path / "drop"
+    directory.mkdir()
+    (directory / "a.npz").write_bytes(b"1")
+
+    def goes(name: str) -> bool:
+        directory.rename(tmp_path / "gone")
+        if made_anew:
+            directory.mkdir()
+        return True
+
+    with pytest.raises(FileNotFoundError):
+        scan(directory, supported=goes, sidecar_suffixes=SIDECARS)
+
+
 def test_names_are_printable(tmp_path: Path):
     raw = os.fsencode(tmp_path) + b"/\xff\n\x1b[31m.npz"
     with open(raw, "wb") as file:
