@@ -64,7 +64,7 @@ def train(rows_ND: FloatArray, device: torch.device) -> tuple[Codebooks, Baselin
     return trainer.codebooks, measure_baseline(Encoder(trainer.codebooks, device), rows_ND, len(rows_ND))
 
 
-def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0, *, when_asked: bool = False) -> Iterator[Any]:
+def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0) -> Iterator[Any]:
     """In the place of `pipeline.ahead`: the stages work one after the other, each alone."""
     return items
 

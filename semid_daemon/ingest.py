@@ -22,7 +22,7 @@ from semid_daemon.generations.spool import Spool
 from semid_daemon.in_hand import InHand
 from semid_daemon.learning import Learner, Lesson
 from semid_daemon.pipeline import Stages, ahead, mapped
-from semid_daemon.quantizer import Encoder, OnDevice, memory_for
+from semid_daemon.quantizer import Encoder, OnDevice, leaving_a_core, memory_for
 from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
 from semid_daemon.store.contents import content_hashes, zero_rows
 from semid_daemon.store.placement import Integers
@@ -242,8 +242,8 @@ def encode_steps(
 
     Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
     committed, and 0 now and then while one takes long. Before each commit it looks whether the file is still the one
-    that was hashed. Chunks are read ahead, by another device than the CPU encoded ahead, and learned from while their
-    rows are written; only their commits, here, touch the database, in order.
+    that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
+    commits, here, touch the database, in order.
     """
     name, signature = waiting.file.name, signature_text(waiting.file)
     with open_embeddings(waiting.file) as (opened, source):
@@ -357,18 +357,18 @@ def _encoded(
             return dataclasses.replace(chunk, on_device=copied(encoder, chunk.batch.embeddings_ND))
 
     def encode(chunk: Encoded) -> Encoded:
-        with _at_work("encode", stages, watchdog, f"{name}: encoding rows from {chunk.batch.first_row:,}"):
+        what = f"{name}: encoding rows from {chunk.batch.first_row:,}"
+        with _at_work("encode", stages, watchdog, what), contextlib.nullcontext() if is_alone else leaving_a_core():
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 
-    if source.rows - ledger.rows_done <= (ledger.chunk_rows or settings.chunk_rows):
+    is_alone = source.rows - ledger.rows_done <= (ledger.chunk_rows or settings.chunk_rows)
+    if is_alone:
         return mapped(encode, read())  # a single chunk has nothing to overlap with
     chunks = ahead(read(), "read")
-    on_cpu = encoder.device.type == "cpu"
-    if not on_cpu:
+    if encoder.device.type != "cpu":
         chunks = ahead(mapped(copy, chunks), "copy")
-    # On the CPU encoding has all cores while it lasts: beside a commit both would take as long as one after the other.
-    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S, when_asked=on_cpu)
+    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S)
 
 
 def copied(encoder: Encoder, embeddings_ND: FloatArray) -> OnDevice | None:

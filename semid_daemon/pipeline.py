@@ -32,31 +32,22 @@ class _End:
 @overload
 def ahead(items: Iterable[T], name: str) -> Generator[T, None, None]: ...
 @overload
-def ahead(
-    items: Iterable[T], name: str, patience_s: float, *, when_asked: bool = False
-) -> Generator[T | None, None, None]: ...
-def ahead(
-    items: Iterable[T], name: str, patience_s: float | None = None, *, when_asked: bool = False
-) -> Generator[T | None, None, None]:
+def ahead(items: Iterable[T], name: str, patience_s: float) -> Generator[T | None, None, None]: ...
+def ahead(items: Iterable[T], name: str, patience_s: float | None = None) -> Generator[T | None, None, None]:
     """The items, made in a thread while those before are being used: one in the making, and one that waits.
 
-    With `when_asked` each is made once it is asked for, and none beside the work on another. None whenever `patience_s`
-    have passed without an item. What making them raises is raised after the items before. Closing the generator ends
-    the thread after the item in the making, and closes `items`.
+    None whenever `patience_s` have passed without an item. What making them raises is raised after the items before.
+    Closing the generator ends the thread after the item in the making, and closes `items`.
     """
     made: queue.Queue[T | _End] = queue.Queue(maxsize=1)
-    asked, closed = threading.Semaphore(0), threading.Event()
+    closed = threading.Event()
 
     def work() -> None:
         error = None
         try:
-            if when_asked:
-                asked.acquire()
-            for item in [] if closed.is_set() else items:
+            for item in items:
                 made.put(item)
                 del item  # it may be large
-                if when_asked:
-                    asked.acquire()
                 if closed.is_set():
                     break
         except BaseException as raised:
@@ -68,7 +59,6 @@ def ahead(
 
     thread = threading.Thread(target=work, name=f"semid-{name}", daemon=True)
     thread.start()
-    asked.release()
     try:
         while True:
             try:
@@ -82,10 +72,8 @@ def ahead(
                 return
             yield item
             del item
-            asked.release()
     finally:
         closed.set()
-        asked.release()
         while thread.is_alive():  # it may wait to hand over what nobody wants any more
             with contextlib.suppress(queue.Empty):
                 made.get(timeout=0.01)

@@ -90,35 +90,6 @@ def test_one_looks_up_while_nothing_comes():
     assert [item for item in stages if item is not None] == [7]
 
 
-def test_what_is_made_when_asked_is_made_beside_nothing_else():
-    busy, made = threading.Event(), []
-
-    def items() -> Iterator[int]:
-        for number in range(5):
-            assert not busy.is_set()
-            made.append(number)
-            yield number
-
-    got = []
-    for item in ahead(items(), "test-asked", patience_s=10, when_asked=True):
-        busy.set()
-        assert made == list(range(len(got) + 1))
-        got.append(item)
-        busy.clear()
-    assert got == list(range(5))
-    assert threads() == []
-
-
-@pytest.mark.parametrize("taken", [0, 2])
-def test_what_is_made_when_asked_can_be_closed_at_any_time(taken: int):
-    source = Source(100)
-    stages = ahead(source.items(), "test-asked", patience_s=10, when_asked=True)
-    assert [next(stages) for _ in range(taken)] == list(range(taken))
-    stages.close()
-    assert source.closed.is_set() == bool(taken)
-    assert threads() == []
-
-
 class Clock:
     now = 100.0
 

@@ -15,6 +15,7 @@ from semid_daemon.quantizer.kmeans import MiniBatchKMeans
 from semid_daemon.quantizer.lloyd import LloydTrainer
 from semid_daemon.quantizer.losses import WeightedSquaredError
 from semid_daemon.quantizer.neighbours import neighbours, shared_prefixes
+from semid_daemon.quantizer.parallel import leaving_a_core
 from semid_daemon.quantizer.residual import ResidualQuantization
 from semid_daemon.quantizer.training_loop import train
 
@@ -33,6 +34,7 @@ __all__ = [
     "SquaredEuclideanDistance",
     "WeightedSquaredError",
     "describe_device",
+    "leaving_a_core",
     "memory_for",
     "neighbours",
     "quantization_errors",

@@ -20,7 +20,7 @@ from semid_daemon.quantizer.clustering import assign, cluster_sums
 from semid_daemon.records import Codebooks, CountArray, FloatArray
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
-_LEARNED_VALUES = 8192 * 384  # of the rows of a chunk that are learned from, unless those are fewer than:
+_LEARNED_VALUES = 4096 * 384  # of the rows of a chunk that are learned from, unless those are fewer than:
 _FEWEST_LEARNED, _LEARNED_PER_CODE = 2048, 8
 _MOST_REVIVED = 1 / 32  # of the codes, per layer and chunk
 

@@ -32,7 +32,7 @@ from semid_daemon.quantizer.clustering import best_two
 from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.exact import encode_exact, encode_searching
-from semid_daemon.quantizer.parallel import for_each_span
+from semid_daemon.quantizer.parallel import for_each_span, threads_for
 from semid_daemon.quantizer.products import products
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
@@ -299,7 +299,7 @@ def _scratch(shape: tuple[int, int], device: torch.device) -> Tensor:
 
 def _even_step(rows: int, most: int, device: torch.device) -> int:
     """Rows of a tile, at most so many, that give every thread as many tiles."""
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = threads_for(device)
     if rows <= _FEWEST_ROWS * threads:
         return max(1, rows)
     return math.ceil(rows / (threads * math.ceil(rows / (threads * most))))

@@ -9,16 +9,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
 
+
+class _Calling(threading.local):
+    """Of each thread: how many cores it leaves to others."""
+
+    left = 0
+
+
+_calling = _Calling()
 _lock = threading.Lock()
 _depth = 0
-_blas_limits: list[Any] = []
+_limits = ExitStack()
+# threadpoolctl lets one thread alone set the limit, and does nothing, without a word, for any other until that is done.
+_keeper = ThreadPoolExecutor(1, thread_name_prefix="semid-openblas")
 
 
 def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Sequence[slice]], None]) -> None:
@@ -28,13 +37,12 @@ def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Se
     exception of any thread is raised here.
     """
     tiles = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    # Each thread has a number of its own, as many as the process's unless it was told otherwise.
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = threads_for(device)
     if device.type != "cpu" or (len(tiles) == 1 and threads > 1):
         work(tiles)
         return
     with _openblas_alone():
-        if threads == 1:
+        if torch.get_num_threads() == 1:
             work(tiles)
             return
         with _lock:
@@ -45,9 +53,26 @@ def for_each_span(device: torch.device, rows: int, step: int, work: Callable[[Se
         list(pool.map(work, spans))
 
 
+def threads_for(device: torch.device) -> int:
+    """How many threads share the work of the calling one on a device."""
+    # Each thread has a number of its own, as many as the process's unless it was told otherwise.
+    return max(1, torch.get_num_threads() - _calling.left) if device.type == "cpu" else 1
+
+
+@contextmanager
+def leaving_a_core() -> Iterator[None]:
+    """What the calling thread does inside takes one thread less: beside other work, all would take longer."""
+    _calling.left += 1
+    try:
+        yield
+    finally:
+        _calling.left -= 1
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads in each of which torch's operations have but one."""
+    of_caller = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="semid-tiles")
     all_there = threading.Barrier(threads)
 
@@ -58,17 +83,17 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         all_there.wait()
 
     list(pool.map(lambda _: begin(), range(threads)))
-    torch.set_num_threads(threads)  # what threads to come begin with
+    torch.set_num_threads(of_caller)  # what threads to come begin with
     return pool
 
 
 @contextmanager
 def _openblas_alone() -> Iterator[None]:
-    """OpenBLAS's number of threads is the process's: set aside while any caller is inside, then put back."""
+    """OpenBLAS's number of threads is the process's: one while any caller is inside, then what it was."""
     global _depth
     with _lock:
         if _depth == 0:
-            _blas_limits.append(_blas().limit(limits=1))
+            _keeper.submit(_limit).result()
         _depth += 1
     try:
         yield
@@ -76,7 +101,11 @@ def _openblas_alone() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                _blas_limits.pop().restore_original_limits()
+                _keeper.submit(_limits.close).result()
+
+
+def _limit() -> None:
+    _limits.enter_context(_blas().limit(limits=1))
 
 
 @cache

@@ -8,7 +8,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from semid_daemon.quantizer.parallel import for_each_span
+from semid_daemon.quantizer.parallel import for_each_span, leaving_a_core, threads_for
 from semid_daemon.quantizer.products import products
 
 CPU = torch.device("cpu")
@@ -40,6 +40,59 @@ def test_libraries_have_one_thread_inside_and_as_many_as_before_afterwards() -> 
     assert inside
     assert all(threads == 1 and blas <= {1} for threads, blas in inside)
     assert (torch.get_num_threads(), _blas_threads()) == before
+
+
+def test_libraries_have_one_thread_whichever_thread_calls() -> None:
+    """The first to come leaves first, and the second, another thread, still has one."""
+    before = _blas_threads()
+    first_is_in, second_is_in, first_has_left = threading.Event(), threading.Event(), threading.Event()
+    inside: list[set[int]] = []
+
+    def first() -> None:
+        def work(tiles: object) -> None:
+            first_is_in.set()
+            assert second_is_in.wait(60)
+            inside.append(_blas_threads())
+
+        for_each_span(CPU, 2, 1, work)
+        first_has_left.set()
+
+    def second() -> None:
+        def work(tiles: object) -> None:
+            second_is_in.set()
+            assert first_has_left.wait(60)
+            inside.append(_blas_threads())
+
+        assert first_is_in.wait(60)
+        with leaving_a_core():  # in another pool: the first caller has all threads of its own
+            for_each_span(CPU, 2, 1, work)
+
+    for_each_span(CPU, 2, 1, lambda tiles: None)
+    callers = [threading.Thread(target=caller) for caller in (first, second)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    assert len(inside) >= 2
+    assert all(blas <= {1} for blas in inside)
+    assert _blas_threads() == before
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="there is no core to leave")
+def test_a_caller_that_leaves_a_core_works_with_a_thread_less() -> None:
+    before, callers = torch.get_num_threads(), []
+
+    def work(tiles: object) -> None:
+        callers.append((threading.current_thread().name, torch.get_num_threads(), _blas_threads()))
+
+    with leaving_a_core():
+        assert threads_for(CPU) == before - 1
+        for_each_span(CPU, 100, 1, work)
+        assert len(callers) == before - 1
+    assert threads_for(CPU) == torch.get_num_threads() == before
+    assert all(name != threading.main_thread().name for name, _, _ in callers)
+    assert all(threads == 1 and blas <= {1} for _, threads, blas in callers)
 
 
 def test_callers_at_the_same_time_keep_their_number_of_threads() -> None:
