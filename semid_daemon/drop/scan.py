@@ -110,14 +110,17 @@ def _pair(
 ) -> dict[str, DropFile]:
     files: dict[str, DropFile] = {}
     sharing: dict[Path, list[DropFile]] = {}
-    for path in sorted(regular):
-        name = printable(path.relative_to(drop_dir))
-        if path.name.endswith(sidecar_suffixes):
+    sidecars = {path for path in regular if path.name.endswith(sidecar_suffixes)}
+    for path in sorted(regular, key=os.fspath):
+        if path in sidecars:
             continue
+        name = printable(path.relative_to(drop_dir))
         if not supported(path.name):
             skipped[name] = "not a kind of file that is read"
             continue
-        sidecar = next((each for each in possible_sidecars(path, sidecar_suffixes) if each in regular), None)
+        sidecar = None
+        if sidecars:
+            sidecar = next((each for each in possible_sidecars(path, sidecar_suffixes) if each in sidecars), None)
         files[name] = DropFile(
             path=path,
             name=name,

@@ -46,9 +46,9 @@ class Wakeups:
                     self._directory,
                     watch_filter=None,
                     stop_event=self._stop,
-                    debounce=50,
-                    step=20,
-                    rust_timeout=500,
+                    debounce=100,
+                    step=50,
+                    rust_timeout=1000,
                     raise_interrupt=False,
                 ):
                     failures = 0

@@ -49,6 +49,7 @@ _ONE_PASS_TABLE_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
 _MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
 _FEWEST_ROWS = 64
 _FEW_ROWS = 4096
+_EXACT_PRODUCTS = 1 << 23
 # Products are the faster the larger, what is done with the scores afterwards where those are in the cache.
 _TILE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 _PIECE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 29, "mps": 1 << 27}
@@ -68,14 +69,19 @@ class Encoder:
     """Codebooks on a device, ready to encode. Safe to call from several threads."""
 
     def __init__(self, codebooks: Codebooks, device: torch.device, *, one_pass: bool | None = None) -> None:
-        """`one_pass` chooses the form; by default the one that measures better for the codebooks' shape."""
+        """`one_pass` chooses the form; by default it is what measures better for the codebooks' shape and the rows."""
         self.codebooks = codebooks
         self.device = device
         self._centroids64_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64)).to(device)
+        self._squares64_LK = self._centroids64_LKD.square().sum(dim=2)
         biases_LK = codebooks.biases_LK
         self._biases64_LK = None if biases_LK is None else torch.from_numpy(biases_LK.astype(np.float64)).to(device)
         self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
         self._layers = [_layer(centroids_KD) for centroids_KD in self._centroids64_LKD]
+        # In float64 a few rows on the CPU take half of the operations, each of which costs more than its arithmetic.
+        self._exact_rows = 0
+        if one_pass is None and device.type == "cpu":
+            self._exact_rows = _EXACT_PRODUCTS // max(1, self._centroids64_LKD.numel())
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
         self._tables = _tables(self._centroids64_LKD) if self._one_pass else []
         self._table_starts_L = (
@@ -143,6 +149,8 @@ class Encoder:
                     self.codebooks.normalize_residuals,
                     self.codebooks.beam_width,
                 )
+            if rows_ND.shape[0] <= self._exact_rows:
+                return self._encode_float64(rows_ND)
             if self._fused is None:
                 return self._encode_float32(rows_ND)
             codes_NL, flagged_N = self._fused.encode(rows_ND)
@@ -162,7 +170,8 @@ class Encoder:
         return codes_NL
 
     def _encode_float64(self, rows_ND: Tensor) -> Tensor:
-        return encode_exact(rows_ND.double(), self._centroids64_LKD, self.codebooks.normalize_residuals)
+        normalize = self.codebooks.normalize_residuals
+        return encode_exact(rows_ND.double(), self._centroids64_LKD, normalize, self._squares64_LK)
 
     def _encode_fast(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (N×L int32) by float32 scores, and the rows whose codes they cannot vouch for (N bool)."""

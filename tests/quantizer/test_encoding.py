@@ -148,9 +148,9 @@ def test_four_points_worked_by_hand():
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-@pytest.mark.parametrize("one_pass", FORMS)
+@pytest.mark.parametrize("one_pass", [*FORMS, None])
 def test_neither_order_nor_chunks_nor_threads_change_a_code(
-    device: torch.device, one_pass: bool, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, one_pass: bool | None, monkeypatch: pytest.MonkeyPatch
 ):
     rows_ND = rows(3000, 40)
     codebooks = codebooks_for(rows_ND, 3, 32, True)
