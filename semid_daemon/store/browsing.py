@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from semid_daemon.store.prefix_key import prefix_key
 from semid_daemon.store.reader import Item
 from semid_daemon.store.watched import Watched
 
@@ -205,8 +206,8 @@ class Browsing(Watched):
         if parts[0] == "*" and len(parts) > 1 and parts[1] != "*":
             # The second code alone: the counts of prefixes say under which first codes there is anything.
             firsts = self._rows(
-                "SELECT first FROM _prefix_counts WHERE generation = ? AND second = ? AND items > 0 ORDER BY first",
-                (generation, int(parts[1])),
+                "SELECT first FROM _prefix_counts WHERE id >= ? AND id < ? AND second = ? AND items > 0 ORDER BY id",
+                (prefix_key(generation), prefix_key(generation + 1), int(parts[1])),
             )
             found: list[Match] = []
             for (first,) in firsts:
@@ -250,9 +251,9 @@ class Browsing(Watched):
             )
         elif depth == 1:
             rows = self._rows(
-                "SELECT second, items FROM _prefix_counts WHERE generation = ? AND first = ? AND items > 0"
-                " ORDER BY items DESC, second",
-                (generation, int(prefix)),
+                "SELECT second, items FROM _prefix_counts WHERE id >= ? AND id < ? AND items > 0"
+                " ORDER BY items DESC, id",
+                (prefix_key(generation, int(prefix)), prefix_key(generation, int(prefix) + 1)),
             )
         else:
             counted: dict[int, int] = {}

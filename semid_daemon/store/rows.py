@@ -19,6 +19,7 @@ from semid_daemon.store.health import layer_health
 from semid_daemon.store.learned import Learned, LearnedState, Metric
 from semid_daemon.store.ledger import REJECTED_IN_WORDS, LedgerFile, Tally
 from semid_daemon.store.placement import Integers, OnExisting, Placement, Placements
+from semid_daemon.store.prefix_key import BITS, prefix_key
 from semid_daemon.store.upgrade import Alive
 
 ZERO_VECTOR = "zero vector"
@@ -263,11 +264,11 @@ class Rows(LearnedState, Placements):
         change = np.bincount(where, np.repeat([1, -1], [len(come_NL), len(left_NL)])).astype(np.int64)
         changed = np.flatnonzero(change)
         firsts, seconds = np.divmod(pairs[changed], codebook_size)
+        keys = prefix_key(generation) | firsts << BITS | seconds
         insert_rows(
             self._connection,
-            "INSERT INTO _prefix_counts (generation, first, second, items) VALUES {}"
-            " ON CONFLICT DO UPDATE SET items = items + excluded.items",
-            [[generation] * len(changed), firsts.tolist(), seconds.tolist(), change[changed].tolist()],
+            "INSERT INTO _prefix_counts (id, items) VALUES {} ON CONFLICT DO UPDATE SET items = items + excluded.items",
+            [keys.tolist(), change[changed].tolist()],
         )
 
     def _usage(self, generation: int) -> npt.NDArray[np.int64]:

@@ -1,0 +1,13 @@
+"""The key under which the items of a beginning of two codes are counted. Standard library only."""
+
+from __future__ import annotations
+
+BITS = 20  # of each code
+
+
+def prefix_key(generation: int, first: int = 0, second: int = 0) -> int:
+    """One integer for a generation and two codes (each below 2**20); keys sort as the three do.
+
+    The keys of a generation are from its own on and below that of the next, and so are those of a first code.
+    """
+    return generation << 2 * BITS | first << BITS | second
