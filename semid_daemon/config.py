@@ -285,7 +285,7 @@ grid_batch_rows = 2048   # grid: rows per step
 grid_init_buffer_size = 3072   # grid: rows that k-means++ draws a layer's first centroids from
 
 [ingest]
-chunk_rows = 32768       # rows per transaction at most; fewer where their embeddings take more than 64 MB
+chunk_rows = 32768       # rows per transaction at most; they are read and encoded in parts of 64 MB at most
 on_existing = "keep"     # an item that has an ID: "keep" it for ever, or "replace" it by that of its newest row
 on_zero = "reject"       # vectors of zeros: "reject" the row, or "encode" it like any other; counted either way
 fairness = "turns"       # "turns": small files do not wait for a huge one to end; "order": first come, first served

@@ -32,6 +32,7 @@ from semid_daemon.watchdog import Watchdog
 
 _FEWEST_ROWS = 64  # a chunk that needs less than this on the device is not cut further
 _CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
+_COMMIT_S = 0.5  # of chunks that are committed at once, after which none is added
 _PATIENCE_S = 0.2  # without a chunk, before the daemon looks after other things
 
 Tick = Callable[[], None]
@@ -241,7 +242,8 @@ def encode_steps(
     """Encode and commit a file chunk by chunk, from the row where it stopped before, with the generation it began with.
 
     Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
-    committed, and 0 now and then while one takes long. Before each commit it looks whether the file is still the one
+    committed, and 0 now and then while one takes long. Chunks of long rows have few of them: several are committed
+    at once, up to as many rows as are configured. Before each commit it looks whether the file is still the one
     that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
     commits, here, touch the database, in order.
     """
@@ -260,57 +262,101 @@ def encode_steps(
             return
         is_new = not writer.was_trained_on(begun, ledger.id)
         row, started = ledger.rows_done, time.monotonic()
+
+        def commit(chunk: Encoded) -> int:
+            """Commit a chunk; how many rows were read for it."""
+            nonlocal row, started
+            batch, codes_NL = chunk.batch, chunk.codes_NL
+            assert codes_NL is not None
+            with stages.timed("commit"):
+                placement = writer.place(
+                    begun,
+                    ledger.id,
+                    batch,
+                    codes_NL,
+                    on_existing=settings.on_existing,
+                    ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
+                    contents=chunk.contents,
+                )
+            learning = None
+            if is_new:
+                what = f"{name}: learning from rows from {batch.first_row:,}"
+                within = partial(_at_work, "learn", stages, watchdog, what)
+                learning = learner.start(begun, batch, codes_NL, placement, within)
+            new = placement.new
+            spooled = None
+            if spool is not None and new:
+                with stages.timed("commit"):
+                    spooled = spool.append([batch.item_ids[each] for each in new], batch.embeddings_ND[new])
+            opened.check_unchanged()
+            elapsed_s = time.monotonic() - started
+            with stages.timed("commit"):
+                writer.commit_chunk(
+                    ledger,
+                    batch,
+                    codes_NL,
+                    [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
+                    placement=placement,
+                    learned=partial(_learned, learning, stages),
+                    spooled=spooled,
+                )
+            if learning is not None:
+                learner.adopt(learning.result())
+            if spool is not None and spooled is not None:
+                spool.committed(spooled)
+            row, started = batch.first_row + batch.rows_read, time.monotonic()
+            return batch.rows_read
+
+        at_a_time = ledger.chunk_rows or chunk_rows
+        at_once: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        if 2 * at_a_time <= settings.chunk_rows:
+            at_once = partial(_at_once, writer, learner, spool, stages)
         with contextlib.closing(_encoded(source, ledger, encode, settings, watchdog, stages, name)) as chunks:
             for chunk in chunks:
                 if chunk is None:
                     yield 0
                     continue
-                batch, codes_NL = chunk.batch, chunk.codes_NL
-                assert codes_NL is not None
-                with stages.timed("commit"):
-                    placement = writer.place(
-                        begun,
-                        ledger.id,
-                        batch,
-                        codes_NL,
-                        on_existing=settings.on_existing,
-                        ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
-                        contents=chunk.contents,
-                    )
-                learning = None
-                if is_new:
-                    what = f"{name}: learning from rows from {batch.first_row:,}"
-                    within = partial(_at_work, "learn", stages, watchdog, what)
-                    learning = learner.start(begun, batch, codes_NL, placement, within)
-                new = placement.new
-                spooled = None
-                if spool is not None and new:
-                    with stages.timed("commit"):
-                        spooled = spool.append([batch.item_ids[each] for each in new], batch.embeddings_ND[new])
-                opened.check_unchanged()
-                elapsed_s = time.monotonic() - started
-                with stages.timed("commit"):
-                    writer.commit_chunk(
-                        ledger,
-                        batch,
-                        codes_NL,
-                        [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
-                        placement=placement,
-                        learned=partial(_learned, learning, stages),
-                        spooled=spooled,
-                    )
-                if learning is not None:
-                    learner.adopt(learning.result())
-                if spool is not None and spooled is not None:
-                    spool.committed(spooled)
-                rows = batch.rows_read
-                row = batch.first_row + rows
+                rows, fault = 0, None
+                with at_once():
+                    until = time.monotonic() + _COMMIT_S
+                    while chunk is not None:
+                        rows += commit(chunk)
+                        chunk = None  # a file may be laid aside for others, and chunks are large
+                        if rows + at_a_time <= settings.chunk_rows and time.monotonic() < until:
+                            chunk, fault = _following(chunks)
                 in_hand.take(name, signature, row)
-                del chunk, batch, codes_NL, placement, learning  # a file may be laid aside here for others
                 yield rows
+                if fault is not None:
+                    raise fault
                 started = time.monotonic()
         if row < source.rows:
             raise BadFileError(f"{row:,} rows can be read of the {source.rows:,} that it declares")
+
+
+@contextlib.contextmanager
+def _at_once(writer: Writer, learner: Learner, spool: Spool | None, stages: Stages) -> Iterator[None]:
+    """One transaction for several chunks. What is remembered of them is forgotten when they are taken back."""
+    end = None if spool is None else spool.end
+    try:
+        with contextlib.ExitStack() as transaction:
+            transaction.enter_context(writer.at_once())
+            yield
+            with stages.timed("commit"):
+                transaction.close()
+    except BaseException:
+        learner.forget()
+        writer.forget_cached()
+        if spool is not None:
+            spool.reset(end)
+        raise
+
+
+def _following(chunks: Iterator[Encoded | None]) -> tuple[Encoded | None, Exception | None]:
+    """The next chunk, None where there is none by now; or why it cannot be had, once those before it are committed."""
+    try:
+        return next(chunks, None), None
+    except Exception as fault:
+        return None, fault
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ _SMALLEST = 2.0**-10  # of a row's largest value: below it float16 loses too man
 
 
 class Spool:
-    """Appends and reads records in a directory. `end` is where the last committed one ends."""
+    """Appends and reads records in a directory. It begins behind the last committed one."""
 
     def __init__(self, directory: Path, end: SpoolRecord | None) -> None:
         self._directory = directory
@@ -37,6 +37,11 @@ class Spool:
         """Begin again behind the last committed record."""
         self._segment = end.segment if end else 0
         self._size_bytes = end.first_byte + end.size_bytes if end else 0
+
+    @property
+    def end(self) -> SpoolRecord:
+        """Where the next record begins, as an empty record to `reset` to."""
+        return SpoolRecord(self._segment, self._size_bytes, 0)
 
     def append(self, item_ids: Sequence[str], embeddings_ND: FloatArray) -> SpoolRecord:
         """Write rows (N×D float32) durably; where. Committed by `committed`, else written over. Raises OSError."""

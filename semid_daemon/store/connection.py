@@ -129,6 +129,7 @@ class Transactions:
         self._connection: sqlite3.Connection = self._database.conn
         self._data_version = self._read_one("PRAGMA data_version")[0]
         self._together = False
+        self._at_once = False
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +170,25 @@ class Transactions:
                 self._together = False
 
     @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """All that is written inside is one transaction, or one part of what is written together.
+
+        Unlike there, none of it can be taken back by itself: what raises must leave. What is remembered of the
+        database must be forgotten then.
+        """
+        with self._transaction():
+            self._at_once = True
+            try:
+                yield
+            finally:
+                self._at_once = False
+        failpoint("committed")
+
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._at_once:
+            yield self._connection
+            return
         if self._together:
             with self._part():
                 yield self._connection

@@ -57,7 +57,7 @@ def test_fault_50_disk_full_at_commit(tmp_path: Path, clustered: Rows, caplog):
     """disk full at commit: nothing of the chunk, everything waits, recovers by itself"""
     config = configured(tmp_path, ("drop", "rescan_s = 0.2"), ("ingest", "retry_s = 0.2"))
     config.state_dir.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(config.state_dir)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(config.state_dir)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("may not mount here")
     try:
