@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from semid_daemon import ingest, pipeline
+from semid_daemon.collecting import collecting_seldom
 from semid_daemon.config import Config
 from semid_daemon.drop.scan import signature_of
 from semid_daemon.generations.baseline import measure_baseline
@@ -85,7 +86,7 @@ class Run:
         file = DropFile(path=self._path, name=self._path.name, signature=signature)
         stages, in_hand = pipeline.Stages(), InHand(config.in_hand)
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
-        with Writer(config.database) as writer:
+        with Writer(config.database) as writer, collecting_seldom():
             writer.limit_wal(config.ingest.max_wal_mb << 20)
             writer.publish_generation("benchmark", self._encoder.codebooks, trained_rows=1, baseline=self._baseline)
             ahead = ingest.ahead

@@ -128,10 +128,11 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
     with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
         progress = start_logging(form, quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
+        from semid_daemon.collecting import collecting_seldom
         from semid_daemon.service import Service
         from semid_daemon.store.writer import Writer
 
-        with Writer(config.database, notifier.alive) as writer:
+        with Writer(config.database, notifier.alive) as writer, collecting_seldom():
             outcome = Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
     if not once:
         return 0

@@ -253,10 +253,11 @@ def encode_steps(
         encode = encoder(begun)
         if source.rows and source.dim != encode.codebooks.dim:
             raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
-        chunk_rows = rows_at_once(settings, source.dim)
+        at_a_time = rows_at_once(settings, source.dim)
         ledger = writer.begin_loading(
-            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=chunk_rows
+            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
         )
+        at_a_time = ledger.chunk_rows or at_a_time  # as it was begun
         yield ledger.rows_done
         if ledger.status != "loading":
             return
@@ -307,11 +308,12 @@ def encode_steps(
             row, started = batch.first_row + batch.rows_read, time.monotonic()
             return batch.rows_read
 
-        at_a_time = ledger.chunk_rows or chunk_rows
         at_once: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         if 2 * at_a_time <= settings.chunk_rows:
             at_once = partial(_at_once, writer, learner, spool, stages)
-        with contextlib.closing(_encoded(source, ledger, encode, settings, watchdog, stages, name)) as chunks:
+        with contextlib.closing(
+            _encoded(source, ledger, at_a_time, encode, settings, watchdog, stages, name)
+        ) as chunks:
             for chunk in chunks:
                 if chunk is None:
                     yield 0
@@ -377,6 +379,7 @@ def _learned(learning: Future[Lesson | None] | None, stages: Stages) -> Learned 
 def _encoded(
     source: EmbeddingSource,
     ledger: LedgerFile,
+    at_a_time: int,
     encoder: Encoder,
     settings: Ingest,
     watchdog: Watchdog,
@@ -386,9 +389,7 @@ def _encoded(
     """The chunks still to be committed: one being read while one is copied to the device, while one is encoded."""
 
     def read() -> Generator[Encoded, None, None]:
-        batches = source.batches(
-            ledger.chunk_rows or settings.chunk_rows, ledger.rows_done, empty=memory_for(encoder.device)
-        )
+        batches = source.batches(at_a_time, ledger.rows_done, empty=memory_for(encoder.device))
         while True:
             with stages.timed("read"):
                 batch = next(batches, None)
@@ -408,7 +409,7 @@ def _encoded(
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 
-    is_alone = source.rows - ledger.rows_done <= (ledger.chunk_rows or settings.chunk_rows)
+    is_alone = source.rows - ledger.rows_done <= at_a_time
     if is_alone:
         return mapped(encode, read())  # a single chunk has nothing to overlap with
     chunks = ahead(read(), "read")

@@ -77,13 +77,16 @@ class Encoder:
         biases_LK = codebooks.biases_LK
         self._biases64_LK = None if biases_LK is None else torch.from_numpy(biases_LK.astype(np.float64)).to(device)
         self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
-        self._layers = [_layer(centroids_KD) for centroids_KD in self._centroids64_LKD]
+        self._layers = [
+            _layer(centroids_KD, squares_K / 2)
+            for centroids_KD, squares_K in zip(self._centroids64_LKD, self._squares64_LK, strict=True)
+        ]
         # In float64 a few rows on the CPU take half of the operations, each of which costs more than its arithmetic.
         self._exact_rows = 0
         if one_pass is None and device.type == "cpu":
             self._exact_rows = _EXACT_PRODUCTS // max(1, self._centroids64_LKD.numel())
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
-        self._tables = _tables(self._centroids64_LKD) if self._one_pass else []
+        self._tables = _tables(self._centroids64_LKD, self._squares64_LK / 2) if self._one_pass else []
         self._table_starts_L = (
             torch.arange(codebooks.layers, dtype=torch.int32, device=device) * codebooks.codebook_size
         )
@@ -314,8 +317,7 @@ def _even_step(rows: int, most: int, device: torch.device) -> int:
     return math.ceil(rows / (threads * math.ceil(rows / (threads * most))))
 
 
-def _layer(centroids_KD: Tensor) -> _Layer:
-    half_squares_K = centroids_KD.square().sum(dim=1) / 2
+def _layer(centroids_KD: Tensor, half_squares_K: Tensor) -> _Layer:
     return _Layer(
         centroids_KD=centroids_KD.float().contiguous(),
         half_squares_K=half_squares_K.float(),
@@ -324,15 +326,11 @@ def _layer(centroids_KD: Tensor) -> _Layer:
     )
 
 
-def _tables(centroids_LKD: Tensor) -> list[Tensor]:
+def _tables(centroids_LKD: Tensor, half_squares_LK: Tensor) -> list[Tensor]:
     """For every layer l, <c_j, c_l> with the centroids of every earlier layer j, and ||c_l||² / 2 (l·K+1 rows × K)."""
     return [
-        torch.cat(
-            [*(earlier_KD @ later_KD.T for earlier_KD in centroids_LKD[:layer]), later_KD.square().sum(1)[None] / 2]
-        )
-        .float()
-        .contiguous()
-        for layer, later_KD in enumerate(centroids_LKD)
+        torch.cat([*(earlier_KD @ later_KD.T for earlier_KD in centroids_LKD[:layer]), half_squares_K[None]]).float()
+        for layer, (later_KD, half_squares_K) in enumerate(zip(centroids_LKD, half_squares_LK, strict=True))
     ]
 
 

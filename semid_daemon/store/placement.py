@@ -52,8 +52,9 @@ class Placement:
     rows'. `in_order` are the indexes of `new` in the order of semantic IDs. `comes` are the positions of those that
     enter a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that
     come: how many to buckets that there were not, and those to buckets that there were. `buckets` are how those that
-    change are afterwards, (items, next suffix) each, without those that come to hold their first item, as most do;
-    `sizes` the items of all that change, before and after. `collisions` counts new items that share their semantic ID.
+    change are afterwards (semantic IDs, items, next suffixes), without those that come to hold their first item, as
+    most do; `sizes` the items of all that change, before and after. `collisions` counts new items that share their
+    semantic ID.
     """
 
     generation: int
@@ -67,8 +68,8 @@ class Placement:
     contents: list[int]
     moves: list[int]
     comes: list[int]
-    embeddings: tuple[int, list[tuple[str, int]]]
-    buckets: dict[str, tuple[int, int]]
+    embeddings: tuple[int, list[str], list[int]]
+    buckets: tuple[list[str], list[int], list[int]]
     sizes: tuple[Integers, Integers]
     collisions: int
 
@@ -223,12 +224,10 @@ class Placements(Transactions):
             comes=[new[index] for index in entering.tolist()] if before else new,
             embeddings=(
                 len(distinct_N) - len(to_found_N),
-                [(semantic_ids[index], content) for index, content in _pairs(to_found_N, contents[to_found_N])],
+                [semantic_ids[index] for index in to_found_N.tolist()],
+                contents[to_found_N].tolist(),
             ),
-            buckets={
-                changing[index]: (items, next_suffix)
-                for index, items, next_suffix in _pairs(told, after_S[told], next_S[told])
-            },
+            buckets=([changing[index] for index in told.tolist()], after_S[told].tolist(), next_S[told].tolist()),
             sizes=(before_S, after_S),
             collisions=int(np.count_nonzero(crowded_N & is_assigned[entering])),
         )
@@ -336,7 +335,3 @@ def _distinct(order_N: Integers, *columns: Integers) -> Integers:
     for values_N in columns:
         is_first_N[1:] |= np.diff(values_N[order_N]) != 0
     return order_N[is_first_N]
-
-
-def _pairs(*columns: Integers) -> Iterator[tuple[int, ...]]:
-    return zip(*(column.tolist() for column in columns), strict=True)

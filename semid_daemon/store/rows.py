@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -155,15 +154,16 @@ class Rows(LearnedState, Placements):
             "DELETE FROM _items WHERE item_id = ? AND generation = ?",
             [(item_ids[position], generation) for position in plan.replace],
         )
-        lost = len(left) - self._present(generation, sorted(left))
-        to_new, to_found = placement.embeddings
-        new = to_new + len(to_found) - self._present(generation, to_found)
+        leaving = sorted(left)
+        lost = len(left) - self._present(generation, [name for name, _ in leaving], [content for _, content in leaving])
+        to_new, found_ids, found_contents = placement.embeddings
+        new = to_new + len(found_ids) - self._present(generation, found_ids, found_contents)
         self._insert_items(chunk_id, item_ids, placement)
-        names, sizes = list(placement.buckets), list(placement.buckets.values())
+        names, sizes, next_suffixes = placement.buckets
         insert_rows(
             self._connection,
             "INSERT OR REPLACE INTO _buckets (semantic_id, generation, items, next_suffix) VALUES {}",
-            [names, [generation] * len(names), *_columns(sizes, 2)],
+            [names, [generation] * len(names), sizes, next_suffixes],
         )
         self._count_sizes(generation, *placement.sizes)
         items = len(plan.assign)
@@ -200,13 +200,13 @@ class Rows(LearnedState, Placements):
             ],
         )
 
-    def _present(self, generation: int, pairs: Sequence[tuple[str, int]]) -> int:
+    def _present(self, generation: int, semantic_ids: Sequence[str], contents: Sequence[int]) -> int:
         """How many of some distinct (semantic ID, content hash) an item has."""
         found = select_rows(
             self._connection,
             "SELECT 1 FROM given WHERE EXISTS (SELECT 1 FROM _items i"
             " WHERE i.semantic_id = c0 AND i.generation = ? AND i.content = c1)",
-            _columns(pairs, 2),
+            [semantic_ids, contents],
             generation,
         )
         return sum(1 for _ in found)
@@ -305,7 +305,3 @@ class Rows(LearnedState, Placements):
             " SELECT generation, ?, layer, coverage, dead_codes, perplexity, ? FROM _layer_health WHERE generation = ?",
             (items, utc_now(), generation),
         )
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
