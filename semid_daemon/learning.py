@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,15 @@ import numpy as np
 
 from semid_daemon.config import Config
 from semid_daemon.generations.drift import Drift, DriftState, Thresholds, expected_ratio, go_on, nothing_seen, seen_rows
-from semid_daemon.quantizer import CandidateState, ContinualTrainer, Device, Encoder, NextBest, quantization_errors
+from semid_daemon.quantizer import (
+    CandidateState,
+    ContinualTrainer,
+    Device,
+    Encoder,
+    NextBest,
+    quantization_errors,
+    worker_beside_others,
+)
 from semid_daemon.records import Baseline, CodeArray, EmbeddingBatch, FloatArray, TrainingStep
 from semid_daemon.store.placement import Ranked
 from semid_daemon.store.writer import Candidate, Generation, Learned, Metric, Placement, Writer
@@ -55,7 +63,7 @@ class Learner:
         self._encoder = encoder
         self._memories: dict[int, _Memory] = {}
         self._next_best: dict[int, NextBest] = {}
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="semid-learn")
+        self._pool = worker_beside_others("semid-learn")
         self._thresholds = Thresholds(
             self._settings.drift_error_ratio, self._settings.drift_js, float(self._settings.drift_window_rows)
         )

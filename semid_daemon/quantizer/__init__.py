@@ -15,7 +15,7 @@ from semid_daemon.quantizer.kmeans import MiniBatchKMeans
 from semid_daemon.quantizer.lloyd import LloydTrainer
 from semid_daemon.quantizer.losses import WeightedSquaredError
 from semid_daemon.quantizer.neighbours import neighbours, shared_prefixes
-from semid_daemon.quantizer.parallel import leaving_a_core
+from semid_daemon.quantizer.parallel import leaving_a_core, worker_beside_others
 from semid_daemon.quantizer.residual import ResidualQuantization
 from semid_daemon.quantizer.training_loop import train
 
@@ -41,4 +41,5 @@ __all__ = [
     "resolve_device",
     "shared_prefixes",
     "train",
+    "worker_beside_others",
 ]

@@ -69,6 +69,20 @@ def leaving_a_core() -> Iterator[None]:
         _calling.left -= 1
 
 
+def worker_beside_others(name: str) -> ThreadPoolExecutor:
+    """A thread of its own, in which torch's operations take one thread less than in the calling one."""
+    of_caller = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def begin() -> None:
+        torch.get_num_threads()  # the first question settles a thread's number; after that it is the thread's own
+        torch.set_num_threads(max(1, of_caller - 1))
+
+    pool.submit(begin).result()
+    torch.set_num_threads(of_caller)  # what threads to come begin with
+    return pool
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads in each of which torch's operations have but one."""

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ class Placement:
     catalogue. `semantic_ids`, `suffixes` and `contents` (hash of the embedding) are theirs; `codes_NL` (N×L) all
     rows'. `in_order` are the indexes of `new` in the order of semantic IDs. `comes` are the positions of those that
     enter a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that
-    come: how many to buckets that there were not, and those to buckets that there were. `buckets` are how those that
+    come: how many are new for certain, and those of which the bucket must be asked. `buckets` are how those that
     change are afterwards (semantic IDs, items, next suffixes), without those that come to hold their first item, as
     most do; `sizes` the items of all that change, before and after. `collisions` counts new items that share their
     semantic ID.
@@ -72,6 +73,19 @@ class Placement:
     buckets: tuple[list[str], list[int], list[int]]
     sizes: tuple[Integers, Integers]
     collisions: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Buckets:
+    """How some buckets are (S each): sizes and next suffixes, 0 where there never was one.
+
+    Most have never had but one item, and have it still: `is_single_S`, with the hash of its embedding.
+    """
+
+    sizes_S: Integers
+    next_S: Integers
+    is_single_S: npt.NDArray[np.bool_]
+    contents_S: Integers
 
 
 _LISTED_AT_ONCE = 50_000
@@ -193,7 +207,8 @@ class Placements(Transactions):
         left = Counter(before[position].semantic_id for position in moves)
         only_left = sorted(set(left).difference(names)) if left else []
         changing = names + only_left
-        before_S, next_S = self._buckets(generation, changing)
+        buckets = self._buckets(generation, changing)
+        before_S, next_S, was_S = buckets.sizes_S, buckets.next_S, buckets.next_S > 0
         left_S = np.array([left[name] for name in changing], np.int64) if left else np.zeros(len(changing), np.int64)
         # Suffixes go on from the bucket's next one, in the order of the rows that enter it.
         entering = np.flatnonzero(enters)
@@ -201,7 +216,7 @@ class Placements(Transactions):
         suffixes[entering] = 0 if collisions == "shared" else next_S[of_row[entering]] + rank_N
         crowded_N = (before_S - left_S)[of_row[entering]] + rank_N > 0
         is_assigned = np.array([position not in before for position in new], bool) if before else enters
-        after_S, next_S, was_S = before_S - left_S + come_S, next_S + come_S, next_S > 0
+        after_S, next_S = before_S - left_S + come_S, next_S + come_S
         told = np.flatnonzero((next_S > 1) | (after_S != 1))
         if contents is None:
             contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
@@ -210,6 +225,12 @@ class Placements(Transactions):
         in_order_N = np.lexsort((contents, of_row))  # stable: equal ones stay in the order of the rows
         distinct_N = _distinct(in_order_N, of_row, contents)
         to_found_N = distinct_N[was_S[of_row[distinct_N]]]
+        to_new = len(distinct_N) - len(to_found_N)
+        if not before:  # no item leaves its bucket: what is known of a single one holds
+            of_found_N = of_row[to_found_N]
+            is_known_N = buckets.is_single_S[of_found_N]
+            to_new += int(np.count_nonzero(is_known_N & (buckets.contents_S[of_found_N] != contents[to_found_N])))
+            to_found_N = to_found_N[~is_known_N]
         return Placement(
             generation=generation,
             plan=plan,
@@ -223,7 +244,7 @@ class Placements(Transactions):
             moves=moves,
             comes=[new[index] for index in entering.tolist()] if before else new,
             embeddings=(
-                len(distinct_N) - len(to_found_N),
+                to_new,
                 [semantic_ids[index] for index in to_found_N.tolist()],
                 contents[to_found_N].tolist(),
             ),
@@ -284,26 +305,28 @@ class Placements(Transactions):
             )
             return {item_id: Known(*rest) for item_id, *rest in rows}
 
-    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> tuple[Integers, Integers]:
-        """Size and next suffix (S each) of every one of some buckets; 0 where there never was one."""
-        sizes_S, next_S = np.zeros((2, len(semantic_ids)), np.int64)
+    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> _Buckets:
+        sizes_S, next_S, contents_S = np.zeros((3, len(semantic_ids)), np.int64)
         with store_errors(self._path):
-            rows = list(
-                select_rows(
-                    self._connection,
-                    "SELECT c1, coalesce(b.items, 1), coalesce(b.next_suffix, 1) FROM given"
-                    " LEFT JOIN _buckets b ON b.semantic_id = c0 AND b.generation = ?"
-                    " WHERE b.items IS NOT NULL"
-                    " OR EXISTS (SELECT 1 FROM _items i WHERE i.semantic_id = c0 AND i.generation = ?)",
-                    [semantic_ids, range(len(semantic_ids))],
-                    generation,
-                    generation,
-                )
+            for index, items, next_suffix in select_rows(
+                self._connection,
+                "SELECT c1, b.items, b.next_suffix FROM given CROSS JOIN _buckets b"
+                " WHERE b.semantic_id = c0 AND b.generation = ?",
+                [semantic_ids, range(len(semantic_ids))],
+                generation,
+            ):
+                sizes_S[index], next_S[index] = items, next_suffix
+            others = np.flatnonzero(next_S == 0).tolist()
+            singles = select_rows(
+                self._connection,
+                "SELECT c1, i.content FROM given CROSS JOIN _items i WHERE i.semantic_id = c0 AND i.generation = ?",
+                [[semantic_ids[index] for index in others], others],
+                generation,
             )
-        if rows:
-            found_R, items_R, suffixes_R = np.array(rows, np.int64).T
-            sizes_S[found_R], next_S[found_R] = items_R, suffixes_R
-        return sizes_S, next_S
+            is_single_S = np.zeros(len(semantic_ids), bool)
+            for index, content in singles:
+                is_single_S[index], contents_S[index] = True, content
+        return _Buckets(sizes_S + is_single_S, next_S + is_single_S, is_single_S, contents_S)
 
 
 def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
@@ -315,8 +338,15 @@ def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
     starts_N = np.append(True, (sorted_NL[1:] != sorted_NL[:-1]).any(axis=1))
     of_row_N = np.empty(len(codes_NL), np.int64)
     of_row_N[order_N] = np.cumsum(starts_N) - 1
-    form = "-".join(["%d"] * codes_NL.shape[1])
-    return [form % codes for codes in zip(*sorted_NL[starts_N].T.tolist(), strict=True)], of_row_N
+    texts = _code_texts(int(codes_NL.max()).bit_length())
+    columns = [map(texts.__getitem__, codes_S) for codes_S in sorted_NL[starts_N].T.tolist()]
+    return list(map("-".join, zip(*columns, strict=True))), of_row_N
+
+
+@cache
+def _code_texts(bits: int) -> list[str]:
+    """Every code of so many bits as text."""
+    return [str(code) for code in range(1 << bits)]
 
 
 def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from semid_daemon.quantizer.parallel import for_each_span, leaving_a_core, threads_for
+from semid_daemon.quantizer.parallel import for_each_span, leaving_a_core, threads_for, worker_beside_others
 from semid_daemon.quantizer.products import products
 
 CPU = torch.device("cpu")
@@ -149,3 +150,12 @@ def test_products_of_either_library(threads: int) -> None:
         torch.set_num_threads(before)
 
     torch.testing.assert_close(out_NK.double(), rows_ND.double() @ centroids_KD.double().T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_worker_beside_others_has_a_thread_less_and_nobody_else() -> None:
+    before = torch.get_num_threads()
+    pool = worker_beside_others("beside")
+    with pool, ThreadPoolExecutor(1) as another:
+        assert pool.submit(torch.get_num_threads).result() == max(1, before - 1)
+        assert another.submit(torch.get_num_threads).result() == before
+    assert torch.get_num_threads() == before
