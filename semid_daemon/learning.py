@@ -26,7 +26,8 @@ from semid_daemon.store.writer import Candidate, Generation, Learned, Metric, Pl
 
 _FEWEST_ROWS = 256
 _FEW_ROWS = 1024  # which a thread is not worth
-_MEASURED_ROWS = 4096  # of a chunk, evenly spaced, whose errors are measured
+# Errors are measured of rows of so many values of a chunk, evenly spaced, but of so many rows at least.
+_MEASURED_VALUES, _FEWEST_MEASURED = 4096 * 384, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class Learner:
         self, memory: _Memory, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
     ) -> tuple[_Memory, Learned]:
         number = memory.generation.generation
-        some = slice(None, None, -(-len(rows_ND) // _MEASURED_ROWS))
+        most = max(_FEWEST_MEASURED, _MEASURED_VALUES // rows_ND.shape[1])
+        some = slice(None, None, -(-len(rows_ND) // most))
         errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
         assigned, collided = len(placement.plan.assign), placement.collisions
         seen = seen_rows(errors_N, codes_NL, memory.baseline, assigned=assigned, collided=collided)

@@ -17,6 +17,7 @@ from semid_daemon.quantizer.parallel import for_each_span
 from semid_daemon.quantizer.products import products
 
 _TILE_BYTES = {"cpu": 8 << 20, "cuda": 1 << 28, "mps": 1 << 27}
+_SUBTRACTED_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28, "mps": 1 << 27}
 
 
 def assign(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,17 @@ def assign_two(rows_ND: Tensor, centroids_KD: Tensor, biases_K: Tensor) -> tuple
     with full_float32_matmul(rows_ND.device):
         for_each_span(rows_ND.device, rows_ND.shape[0], step, assign_tiles)
     return labels_N, best_N, second_N
+
+
+def subtract_centroids(rows_ND: Tensor, centroids_KD: Tensor, labels_N: Tensor) -> None:
+    """Subtract from every row, in place, the centroid that its label (N int64) names."""
+    step = max(64, _SUBTRACTED_BYTES[rows_ND.device.type] // (4 * rows_ND.shape[1]))
+
+    def subtract_tiles(tiles: Sequence[slice]) -> None:
+        for tile in tiles:
+            rows_ND[tile].sub_(centroids_KD.index_select(0, labels_N[tile]))
+
+    for_each_span(rows_ND.device, rows_ND.shape[0], step, subtract_tiles)
 
 
 def best_two(scores_NK: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.clustering import assign, cluster_sums, subtract_centroids
 from semid_daemon.records import Codebooks, CountArray, FloatArray
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
@@ -80,7 +80,7 @@ class ContinualTrainer:
         most = max(_LEARNED_VALUES // dim, _FEWEST_LEARNED, _LEARNED_PER_CODE * clusters)
         some_ND = embeddings_ND[:: -(-rows // most)]
         weight = rows / some_ND.shape[0]  # of the rows that each of these stands for
-        residual_ND = torch.from_numpy(np.ascontiguousarray(some_ND)).to(self._device)
+        residual_ND = torch.from_numpy(np.array(some_ND)).to(self._device)
         kept = self._kept_per_row**rows
         layers, all_counts, losses, revived = [], [], [], []
         for layer, (before_KD, counts_K) in enumerate(zip(state.centroids_LKD, state.counts_LK, strict=True)):
@@ -97,10 +97,10 @@ class ContinualTrainer:
             share_K = (weighted_K / counts64_K.clamp_min(1e-12)).float()
             means_KD = sums_KD / came_K.clamp_min(1)[:, None]
             centroids_KD = torch.lerp(centroids_KD, means_KD, share_K[:, None])
-            inputs_ND = residual_ND
+            chosen_KD = centroids_KD.clone()
+            revived.append(self._revive(centroids_KD, counts64_K, residual_ND, errors_N, state.steps, layer))
             if layer + 1 < len(state.centroids_LKD):
-                residual_ND = residual_ND - centroids_KD.index_select(0, labels_N)
-            revived.append(self._revive(centroids_KD, counts64_K, inputs_ND, errors_N, state.steps, layer))
+                subtract_centroids(residual_ND, chosen_KD, labels_N)
             layers.append(centroids_KD.cpu().numpy())
             all_counts.append(counts64_K.cpu().numpy())
         following = CandidateState(np.stack(layers), np.stack(all_counts), state.steps + 1, state.rows + rows)
