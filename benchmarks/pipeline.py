@@ -5,10 +5,11 @@
     python benchmarks/pipeline.py --device cuda --rows 10000000
 
 One .npy file is written, and for each way an empty database on the same disk. "Alone": the daemon's own stages, one
-after the other in one thread. "Together": as the daemon runs them, from hashing the file to the last commit. Beside
-them in the same run a straightforward script (numpy.load, a chain of exact FAISS indexes or, without FAISS, of torch
-on the device, one executemany into a table with a primary key and an index) and the encoding part of GRID's predict
-step, over some of the rows. Training is not measured. Prints Markdown tables, asserts nothing.
+after the other in one thread, where encoding on the CPU leaves a core idle. "Together": as the daemon runs them, from
+hashing the file to the last commit. Beside them in the same run a straightforward script (numpy.load, a chain of exact
+FAISS indexes or, without FAISS, of torch on the device, one executemany into a table with a primary key and an index)
+and the encoding part of GRID's predict step, over some of the rows. Training is not measured. Prints Markdown tables,
+asserts nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ from semid_daemon.records import Baseline, Codebooks, DropFile, FloatArray
 from semid_daemon.store.writer import Writer
 from semid_daemon.watchdog import Watchdog
 
+_WAYS = {
+    "together": "semid, together",
+    "alone": "semid, stages alone",
+    "script": "script",
+    "grid": "GRID's formula, encoding only",
+}
 _PART_ROWS = 1 << 18
 _TRAINED_ROWS = 1 << 15
 _SCRIPT_ROWS = 1 << 16
@@ -65,8 +72,13 @@ def train(rows_ND: FloatArray, device: torch.device) -> tuple[Codebooks, Baselin
     return trainer.codebooks, measure_baseline(Encoder(trainer.codebooks, device), rows_ND, len(rows_ND))
 
 
-def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0) -> Iterator[Any]:
-    """In the place of `pipeline.ahead`: the stages work one after the other, each alone."""
+def in_turn(
+    items: Iterator[Any], name: str, patience_s: float = 0.0, demand: pipeline.Demand | None = None
+) -> Iterator[Any]:
+    """In the place of `pipeline.ahead`: the stages work one after the other, each alone, with as many cores as beside
+    the others."""
+    if demand is not None:
+        demand.was_waiting = False
     return items
 
 
@@ -180,6 +192,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float16")
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(_WAYS), default=list(_WAYS), help="all, unless some are named"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="every way is taken so often, in turn; medians are shown")
     parser.add_argument("--directory", type=Path, help="where the file and the databases are written")
     arguments = parser.parse_args()
@@ -191,20 +206,21 @@ def main() -> None:
         codebooks, baseline = train(first_ND, device)
         run = Run(root, path, codebooks, baseline, device)
         grid_rows = min(rows, 8_192 if device.type == "cpu" else 1_000_000)
-        ways: dict[str, Callable[[], tuple[float, dict[str, float]]]] = {
-            "semid, together": lambda: run(overlapping=True),
-            "semid, stages alone": lambda: run(overlapping=False),
+        every_way: dict[str, Callable[[], tuple[float, dict[str, float]]]] = {
+            "together": lambda: run(overlapping=True),
+            "alone": lambda: run(overlapping=False),
             "script": lambda: script(root, path, codebooks, device),
-            "GRID's formula, encoding only": lambda: (grid(path, codebooks, device, grid_rows) * rows / grid_rows, {}),
+            "grid": lambda: (grid(path, codebooks, device, grid_rows) * rows / grid_rows, {}),
         }
+        ways = {way: every_way[way] for way in arguments.ways}
         taken: dict[str, list[tuple[float, dict[str, float]]]] = {name: [] for name in ways}
         for round_number in range(arguments.rounds):
             for name, way in ways.items():
-                _report.progress(f"round {round_number + 1}: {name}")
+                _report.progress(f"round {round_number + 1}: {_WAYS[name]}")
                 taken[name].append(way())
                 elapsed_s, by_stage = taken[name][-1]
                 stages = ", ".join(f"{stage} {took_s:.2f}" for stage, took_s in by_stage.items())
-                _report.progress(f"{name}: {elapsed_s:.2f} s" + (f" ({stages})" if stages else ""))
+                _report.progress(f"{_WAYS[name]}: {elapsed_s:.2f} s" + (f" ({stages})" if stages else ""))
         report(arguments, rows, path.stat().st_size, taken, device)
 
 
@@ -223,22 +239,23 @@ def report(
         name: {stage: float(np.median([by_stage[stage] for _, by_stage in runs])) for stage in runs[0][1]}
         for name, runs in taken.items()
     }
-    alone, together = stages["semid, stages alone"], stages["semid, together"]
     lines = [
-        [stage, _report.rounded(rows / alone[stage]), f"{alone[stage]:.2f}", f"{together[stage]:.2f}"]
-        for stage in alone
-        if alone[stage]
+        [stage, *(f"{stages[way][stage]:.2f}" if way in stages else "-" for way in ("alone", "together"))]
+        for stage in stages.get("alone", stages.get("together", {}))
     ]
+    for line in lines:
+        alone_s = stages["alone"][line[0]] if "alone" in stages else 0.0
+        line.insert(1, _report.rounded(rows / alone_s) if alone_s else "-")
     _report.table(["stage", "alone, rows/s", "alone, s", "together, s"], lines)
     _report.heading("File to commit")
-    lines = [[name, _report.rounded(rows / took_s), f"{took_s:.2f}"] for name, took_s in seconds.items()]
+    lines = [[_WAYS[way], _report.rounded(rows / took_s), f"{took_s:.2f}"] for way, took_s in seconds.items()]
     _report.table(["", "rows/s", "s"], lines)
-    script_stages = ", ".join(f"{stage} {took_s:.2f} s" for stage, took_s in stages["script"].items())
-    slowest_s = max(alone.values())
-    _report.note(
-        f"Together at {slowest_s / seconds['semid, together']:.0%} of the rate of the slowest stage alone,"
-        f" {seconds['script'] / seconds['semid, together']:.2f} times the script ({script_stages})."
-    )
+    if "together" in stages and "alone" in stages:
+        share = max(stages["alone"].values()) / seconds["together"]
+        _report.note(f"Together at {share:.0%} of the rate of the slowest stage alone.")
+    if "together" in stages and "script" in stages:
+        parts = ", ".join(f"{stage} {took_s:.2f} s" for stage, took_s in stages["script"].items())
+        _report.note(f"Together {seconds['script'] / seconds['together']:.2f} times as fast as the script ({parts}).")
     _report.note(_report.machine([device], torch.get_num_threads()))
 
 

@@ -21,7 +21,7 @@ from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.generations.spool import Spool
 from semid_daemon.in_hand import InHand
 from semid_daemon.learning import Learner, Lesson
-from semid_daemon.pipeline import Stages, ahead, mapped
+from semid_daemon.pipeline import Demand, Stages, ahead, mapped
 from semid_daemon.quantizer import Encoder, OnDevice, leaving_a_core, memory_for
 from semid_daemon.records import CodeArray, DropFile, EmbeddingBatch, FloatArray
 from semid_daemon.store.contents import content_hashes, zero_rows
@@ -405,17 +405,21 @@ def _encoded(
 
     def encode(chunk: Encoded) -> Encoded:
         what = f"{name}: encoding rows from {chunk.batch.first_row:,}"
-        with _at_work("encode", stages, watchdog, what), contextlib.nullcontext() if is_alone else leaving_a_core():
+        # While commits are waited for, they get a core to themselves; while they wait for codes, those get all.
+        with (
+            _at_work("encode", stages, watchdog, what),
+            contextlib.nullcontext() if demand.was_waiting else leaving_a_core(),
+        ):
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 
-    is_alone = source.rows - ledger.rows_done <= at_a_time
-    if is_alone:
+    demand = Demand()
+    if source.rows - ledger.rows_done <= at_a_time:
         return mapped(encode, read())  # a single chunk has nothing to overlap with
     chunks = ahead(read(), "read")
     if encoder.device.type != "cpu":
         chunks = ahead(mapped(copy, chunks), "copy")
-    return ahead(mapped(encode, chunks), "encode", patience_s=_PATIENCE_S)
+    return ahead(mapped(encode, chunks), "encode", _PATIENCE_S, demand)
 
 
 def copied(encoder: Encoder, embeddings_ND: FloatArray) -> OnDevice | None:

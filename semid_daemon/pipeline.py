@@ -29,16 +29,30 @@ class _End:
     error: BaseException | None
 
 
+@dataclass(slots=True)
+class Demand:
+    """Whether who uses the items `is_waiting` for one, and `was_waiting` when the last was made: at first, yes."""
+
+    is_waiting: bool = False
+    was_waiting: bool = True
+
+
 @overload
 def ahead(items: Iterable[T], name: str) -> Generator[T, None, None]: ...
 @overload
-def ahead(items: Iterable[T], name: str, patience_s: float) -> Generator[T | None, None, None]: ...
-def ahead(items: Iterable[T], name: str, patience_s: float | None = None) -> Generator[T | None, None, None]:
+def ahead(
+    items: Iterable[T], name: str, patience_s: float, demand: Demand | None = None
+) -> Generator[T | None, None, None]: ...
+def ahead(
+    items: Iterable[T], name: str, patience_s: float | None = None, demand: Demand | None = None
+) -> Generator[T | None, None, None]:
     """The items, made in a thread while those before are being used: one in the making, and one that waits.
 
     None whenever `patience_s` have passed without an item. What making them raises is raised after the items before.
-    Closing the generator ends the thread after the item in the making, and closes `items`.
+    Closing the generator ends the thread after the item in the making, and closes `items`. `demand` is kept up to
+    date.
     """
+    demand = demand or Demand()
     made: queue.Queue[T | _End] = queue.Queue(maxsize=1)
     closed = threading.Event()
 
@@ -46,6 +60,7 @@ def ahead(items: Iterable[T], name: str, patience_s: float | None = None) -> Gen
         error = None
         try:
             for item in items:
+                demand.was_waiting = demand.is_waiting
                 made.put(item)
                 del item  # it may be large
                 if closed.is_set():
@@ -61,11 +76,13 @@ def ahead(items: Iterable[T], name: str, patience_s: float | None = None) -> Gen
     thread.start()
     try:
         while True:
+            demand.is_waiting = True
             try:
                 item = made.get(timeout=patience_s)
             except queue.Empty:
                 yield None
                 continue
+            demand.is_waiting = False
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error

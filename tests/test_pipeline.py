@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.pipeline import Stages, ahead, bottleneck, mapped
+from semid_daemon.pipeline import Demand, Stages, ahead, bottleneck, mapped
 
 
 class Source:
@@ -88,6 +88,30 @@ def test_one_looks_up_while_nothing_comes():
     assert next(stages) is None
     go_on.set()
     assert [item for item in stages if item is not None] == [7]
+
+
+def test_making_knows_whether_the_last_item_was_waited_for():
+    demand, told, has_two = Demand(), [], threading.Event()
+
+    def make() -> Iterator[int]:
+        told.append(demand.was_waiting)  # nothing is made yet, and everything waits
+        until = time.monotonic() + 60
+        while not demand.is_waiting and time.monotonic() < until:
+            time.sleep(0.001)
+        yield 0
+        told.append(demand.was_waiting)
+        assert has_one.wait(60)
+        yield 1
+        told.append(demand.was_waiting)  # the first is still being used
+        has_two.set()
+
+    has_one = threading.Event()
+    stages = ahead(make(), "test-make", 60.0, demand)
+    assert next(stages) == 0
+    has_one.set()
+    assert has_two.wait(60)
+    assert list(stages) == [1]
+    assert told == [True, True, False]
 
 
 class Clock:
