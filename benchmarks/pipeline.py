@@ -78,7 +78,7 @@ def in_turn(
     """In the place of `pipeline.ahead`: the stages work one after the other, each alone, with as many cores as beside
     the others."""
     if demand is not None:
-        demand.was_waiting = False
+        demand.is_met = True
     return items
 
 

@@ -405,10 +405,10 @@ def _encoded(
 
     def encode(chunk: Encoded) -> Encoded:
         what = f"{name}: encoding rows from {chunk.batch.first_row:,}"
-        # While commits are waited for, they get a core to themselves; while they wait for codes, those get all.
+        # While chunks wait to be committed, commits get a core to themselves.
         with (
             _at_work("encode", stages, watchdog, what),
-            contextlib.nullcontext() if demand.was_waiting else leaving_a_core(),
+            leaving_a_core() if demand.is_met else contextlib.nullcontext(),
         ):
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)

@@ -31,10 +31,9 @@ class _End:
 
 @dataclass(slots=True)
 class Demand:
-    """Whether who uses the items `is_waiting` for one, and `was_waiting` when the last was made: at first, yes."""
+    """Whether there was an item left to be used when the last one was made: at first, no."""
 
-    is_waiting: bool = False
-    was_waiting: bool = True
+    is_met: bool = False
 
 
 @overload
@@ -60,7 +59,7 @@ def ahead(
         error = None
         try:
             for item in items:
-                demand.was_waiting = demand.is_waiting
+                demand.is_met = made.full()
                 made.put(item)
                 del item  # it may be large
                 if closed.is_set():
@@ -76,13 +75,11 @@ def ahead(
     thread.start()
     try:
         while True:
-            demand.is_waiting = True
             try:
                 item = made.get(timeout=patience_s)
             except queue.Empty:
                 yield None
                 continue
-            demand.is_waiting = False
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error

@@ -90,28 +90,20 @@ def test_one_looks_up_while_nothing_comes():
     assert [item for item in stages if item is not None] == [7]
 
 
-def test_making_knows_whether_the_last_item_was_waited_for():
-    demand, told, has_two = Demand(), [], threading.Event()
+def test_making_knows_whether_something_is_left_to_be_used():
+    demand, told = Demand(), []
 
     def make() -> Iterator[int]:
-        told.append(demand.was_waiting)  # nothing is made yet, and everything waits
-        until = time.monotonic() + 60
-        while not demand.is_waiting and time.monotonic() < until:
-            time.sleep(0.001)
-        yield 0
-        told.append(demand.was_waiting)
-        assert has_one.wait(60)
-        yield 1
-        told.append(demand.was_waiting)  # the first is still being used
-        has_two.set()
+        for number in range(3):
+            told.append(demand.is_met)
+            yield number
 
-    has_one = threading.Event()
     stages = ahead(make(), "test-make", 60.0, demand)
-    assert next(stages) == 0
-    has_one.set()
-    assert has_two.wait(60)
-    assert list(stages) == [1]
-    assert told == [True, True, False]
+    until = time.monotonic() + 60
+    while not demand.is_met and time.monotonic() < until:
+        time.sleep(0.001)  # 0 is left to be used, and 1 is made
+    assert list(stages) == [0, 1, 2]
+    assert told == [False, False, True]
 
 
 class Clock:
