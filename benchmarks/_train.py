@@ -5,11 +5,15 @@ Shape suffixes: N rows, D dim, K codes, L layers.
 
 from __future__ import annotations
 
+import multiprocessing
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import _peers
+import numpy as np
 from _data import mixture, packages
 from _measure import QUALITY_COLUMNS, judge, seconds
 from _report import heading, note, progress, table
@@ -23,6 +27,8 @@ _QUICK_SHAPES = [(20_000, 384, 256)]
 _LARGE_SHAPES = [(1_000_000, 768, 256), (200_000, 2048, 256), (200_000, 384, 8192)]
 _HELD_OUT = 20_000
 _PACKAGES_SIZE = 256
+_WARM_ROWS = 4096
+_START_S = 120  # until a process has imported the libraries and is warm
 _ERROR_NOTE = (
     "error: mean squared distance between a row and its reconstruction, over the rows' mean squared norm. "
     "Perplexities: layer by layer, of K."
@@ -43,16 +49,36 @@ def _greedy(codebooks: Codebooks) -> _Trained:
 _Training = tuple[str, Callable[[FloatArray], _Trained]]
 
 
-def train_tables(devices: Sequence[Device], quick: bool, large: bool) -> None:
-    """Print the tables of training on synthetic rows."""
-    shapes = (_QUICK_SHAPES if quick else _SHAPES) + (_LARGE_SHAPES if large else [])
+@dataclass(frozen=True)
+class _Setting:
+    """What all methods of a table have in common, as their processes are told of it."""
+
+    devices: list[str]
+    size: int
+    normalize: bool
+    beams: list[int]
+    threads: int
+    patience_s: float
+
+    def trainings(self) -> list[_Training]:
+        return _trainings([Device(name) for name in self.devices], self.size, self.normalize, self.beams)
+
+
+def shapes(quick: bool, large: bool) -> list[tuple[int, int, int]]:
+    """Rows, dimensions and codes to train with."""
+    return (_QUICK_SHAPES if quick else _SHAPES) + (_LARGE_SHAPES if large else [])
+
+
+def train_tables(
+    devices: Sequence[Device], shapes: Sequence[tuple[int, int, int]], threads: int, patience_s: float
+) -> None:
+    """Print the tables of training on synthetic rows: so many rows, dimensions and codes each."""
     for rows, dim, size in shapes:
         progress(f"train: {rows:,} rows, D={dim}, K={size}")
         rows_ND = mixture(rows + _HELD_OUT, dim, seed=dim).numpy()
-        lines = [
-            [name, *cells[0]]
-            for name, cells in _results(_trainings(devices, size, False, [1]), rows_ND[:rows], {"": rows_ND[rows:]})
-        ]
+        setting = _Setting([device.type for device in devices], size, False, [1], threads, patience_s)
+        results = _results(setting, rows_ND[:rows], {"": rows_ND[rows:]})
+        lines = [[name, *cells[0]] for name, cells in results]
         heading(
             f"Train on {rows:,} synthetic rows, D={dim}, K={size}, {_LAYERS} layers; judged on {_HELD_OUT:,} others"
         )
@@ -60,12 +86,13 @@ def train_tables(devices: Sequence[Device], quick: bool, large: bool) -> None:
         note(f"Residuals not normalized. {_ERROR_NOTE}")
 
 
-def quality_tables(devices: Sequence[Device], data: Path | None) -> None:
+def quality_tables(devices: Sequence[Device], data: Path | None, threads: int, patience_s: float) -> None:
     """Print the tables of quality on real packages."""
     train_ND, judged = packages(data)
     for normalize in (True, False):
         progress(f"quality: {len(train_ND):,} packages, residuals {'' if normalize else 'not '}normalized")
-        results = _results(_trainings(devices, _PACKAGES_SIZE, normalize, [1, 5]), train_ND, judged)
+        names = [device.type for device in devices]
+        results = _results(_Setting(names, _PACKAGES_SIZE, normalize, [1, 5], threads, patience_s), train_ND, judged)
         for index, (name, rows_ND) in enumerate(judged.items()):
             heading(
                 f"Packages, residuals {'' if normalize else 'not '}normalized: trained on {len(train_ND):,}, "
@@ -79,18 +106,59 @@ def quality_tables(devices: Sequence[Device], data: Path | None) -> None:
 
 
 def _results(
-    trainings: Sequence[_Training], train_ND: FloatArray, judged: dict[str, FloatArray]
+    setting: _Setting, train_ND: FloatArray, judged: dict[str, FloatArray]
 ) -> list[tuple[str, list[list[str]]]]:
-    """By method: its cells, seconds first, for every set of rows."""
+    """By method: its cells, seconds first, for every set of rows.
+
+    Each has a process of its own, which is ended when it trains for longer than the setting's patience.
+    """
     results = []
-    for name, fit in trainings:
-        trained: list[_Trained] = []
-        elapsed_s = seconds(lambda fit=fit, trained=trained: trained.append(fit(train_ND)), Device("cpu"))
-        encode, codebooks = trained[0].encode, trained[0].codebooks
-        qualities = [judge(rows_ND, encode(rows_ND), codebooks) for rows_ND in judged.values()]
-        results.append((name, [[f"{elapsed_s:.1f}", *quality.cells()] for quality in qualities]))
-        progress(f"  {name}: {'; '.join(', '.join(cells) for cells in results[-1][1])}")
+    with tempfile.TemporaryDirectory(prefix="semid-train-") as directory:
+        paths = [Path(directory) / f"{number}.npy" for number in range(len(judged) + 1)]
+        for path, rows_ND in zip(paths, [train_ND, *judged.values()], strict=True):
+            np.save(path, rows_ND)
+        for index, (name, _) in enumerate(setting.trainings()):
+            cells = _result(setting, index, paths)
+            if cells is None:
+                cells = [[f"> {setting.patience_s:.0f}", *["-"] * len(QUALITY_COLUMNS)] for _ in judged]
+            results.append((name, cells))
+            progress(f"  {name}: {'; '.join(', '.join(line) for line in cells)}")
     return results
+
+
+def _result(setting: _Setting, index: int, paths: Sequence[Path]) -> list[list[str]] | None:
+    """The cells of one method, None when it took too long."""
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe()
+    process = spawning.Process(target=_work, args=(theirs, setting, index, paths), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(_START_S):
+            raise TimeoutError(f"a method was not ready after {_START_S} s")
+        ours.recv()
+        if not ours.poll(setting.patience_s):
+            return None
+        ours.recv()  # trained; judging it is not counted
+        cells: list[list[str]] = ours.recv()
+        return cells
+    finally:
+        process.kill()
+        process.join()
+
+
+def _work(told: Connection, setting: _Setting, index: int, paths: Sequence[Path]) -> None:
+    """In a process of its own: say when it is warm, when it is trained, and what it is worth."""
+    _peers.set_threads(setting.threads)
+    fit = setting.trainings()[index][1]
+    train_ND, *judged = (np.load(path) for path in paths)
+    fit(train_ND[: max(_WARM_ROWS, _LAYERS * setting.size)])
+    told.send("warm")
+    trained: list[_Trained] = []
+    elapsed_s = seconds(lambda: trained.append(fit(train_ND)), Device("cpu"))
+    told.send("trained")
+    encode, codebooks = trained[0].encode, trained[0].codebooks
+    told.send([[f"{elapsed_s:.1f}", *judge(rows_ND, encode(rows_ND), codebooks).cells()] for rows_ND in judged])
 
 
 def _trainings(devices: Sequence[Device], size: int, normalize: bool, beams: Sequence[int]) -> list[_Training]:
@@ -128,7 +196,7 @@ def _trainings(devices: Sequence[Device], size: int, normalize: bool, beams: Seq
                 ),
             )
         )
-    trainings.append(("GRID's schedule", lambda rows_ND: _train_grid(rows_ND, size, normalize)))
+    trainings.append(("GRID's schedule", lambda rows_ND: _train_grid(rows_ND, size, normalize, devices[-1])))
     return trainings
 
 
@@ -155,14 +223,14 @@ def _train_faiss(rows_ND: FloatArray, size: int, beam: int, progressive: bool) -
     return _Trained(codebooks, encode)
 
 
-def _train_grid(rows_ND: FloatArray, size: int, normalize: bool) -> _Trained:
+def _train_grid(rows_ND: FloatArray, size: int, normalize: bool, device: Device) -> _Trained:
     """With the settings of GRID's rkmeans_train_flat."""
     trainer = GridTrainer(
         n_layers=_LAYERS,
         n_clusters=size,
         normalize_residuals=normalize,
         seed=0,
-        device=Device("cpu"),
+        device=device,
         max_steps=30,
         batch_rows=2048,
         init_buffer_size=max(3072, size),

@@ -20,7 +20,7 @@ import torch
 from _encode import encode_tables
 from _lloyd import lloyd_table
 from _report import machine, progress
-from _train import quality_tables, train_tables
+from _train import quality_tables, shapes, train_tables
 
 from semid_daemon.quantizer import Device
 
@@ -32,12 +32,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tables of the quantizer side by side with its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller shapes, in about a minute")
     parser.add_argument("--large", action="store_true", help="also train on up to 1,000,000 rows, and with K=8192")
+    parser.add_argument(
+        "--shape",
+        type=_shape,
+        action="append",
+        metavar="NxDxK",
+        help="train on so many rows, with so many codes, instead (may be given several times)",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="semid's device (default: every one there is)")
     parser.add_argument("--only", choices=_TABLES, help="one kind of table")
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="packages as 2005-2024.npz, 2026-03.npz… (default: the bundled sample)"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of every method")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds of training after which a method is given up",
+    )
     options = parser.parse_args()
 
     has_cuda = torch.cuda.is_available()
@@ -59,10 +73,15 @@ def main() -> None:
             if device.type == "cuda":
                 lloyd_table(device, options.quick)
     if "quality" in wanted:
-        quality_tables(devices, options.data)
+        quality_tables(devices, options.data, options.threads, options.patience)
     if "train" in wanted:
-        train_tables(devices, options.quick, options.large)
+        train_tables(devices, options.shape or shapes(options.quick, options.large), options.threads, options.patience)
     progress("done")
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    rows, dim, size = map(int, text.split("x"))
+    return rows, dim, size
 
 
 if __name__ == "__main__":
