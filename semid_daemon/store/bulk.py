@@ -10,13 +10,18 @@ from typing import Any
 _ROWS = 128
 
 
-def insert_rows(connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]]) -> None:
-    """Run an INSERT for all rows of some columns of equal length; `{}` in it stands for the rows of VALUES."""
+def insert_rows(
+    connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]], row: str | None = None
+) -> None:
+    """Run an INSERT for all rows of some columns of equal length; `{}` in it stands for the rows of VALUES.
+
+    `row` is what stands for one of them, where some of its values are the same for all: "(7, ?, ?)".
+    """
     width, rows = len(columns), len(columns[0])
     flat: list[Any] = [None] * (width * rows)
     for index, column in enumerate(columns):
         flat[index::width] = column
-    one = _placeholders(width)
+    one = row or _placeholders(width)
     whole = rows // _ROWS * _ROWS * width
     if whole:
         many = sql.format(",".join([one] * _ROWS))

@@ -191,13 +191,12 @@ class Rows(LearnedState, Placements):
             self._connection,
             "INSERT OR FAIL INTO _items (generation, item_id, semantic_id, suffix, content, chunk_id) VALUES {}",
             [
-                [placement.generation] * len(order),
                 [item_ids[new[index]] for index in order],
                 [semantic_ids[index] for index in order],
                 [suffixes[index] for index in order],
                 [contents[index] for index in order],
-                [chunk_id] * len(order),
             ],
+            f"({placement.generation}, ?, ?, ?, ?, {chunk_id})",
         )
 
     def _present(self, generation: int, semantic_ids: Sequence[str], contents: Sequence[int]) -> int:
