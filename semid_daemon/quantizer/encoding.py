@@ -33,7 +33,7 @@ from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.exact import encode_exact, encode_searching
 from semid_daemon.quantizer.parallel import for_each_span, threads_for
-from semid_daemon.quantizer.products import products
+from semid_daemon.quantizer.products import PackedCentroids, can_pack, products
 from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
 _EPS = float(np.finfo(np.float32).eps)
@@ -87,6 +87,9 @@ class Encoder:
             self._exact_rows = _EXACT_PRODUCTS // max(1, self._centroids64_LKD.numel())
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
         self._tables = _tables(self._centroids64_LKD, self._squares64_LK / 2) if self._one_pass else []
+        self._packed: list[PackedCentroids] = []
+        if self._one_pass and can_pack(device):
+            self._packed = [PackedCentroids(layer.centroids_KD) for layer in self._layers]
         self._table_starts_L = (
             torch.arange(codebooks.layers, dtype=torch.int32, device=device) * codebooks.codebook_size
         )
@@ -186,7 +189,7 @@ class Encoder:
 
         @torch.inference_mode()
         def encode_tiles(tiles: Sequence[slice]) -> None:
-            scores_NW = _scratch((step, width), self.device)
+            scores_NW = _scratch((0 if self._packed else step, width), self.device)
             for tile in tiles:
                 encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[: tile.stop - tile.start])
 
@@ -195,10 +198,10 @@ class Encoder:
         return codes_NL, flagged_N
 
     def _one_pass_tile(self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor) -> None:
-        products(rows_ND, self._all_centroids_D, scores_NW)
+        if not self._packed:
+            products(rows_ND, self._all_centroids_D, scores_NW)
         rows, size = rows_ND.shape[0], self.codebooks.codebook_size
         piece = max(64, _PIECE_BYTES[self.device.type] // (4 * size))
-        scratch_NK = _scratch((min(rows, piece), size), self.device)
         best_N, second_N = torch.empty((2, rows), device=self.device)
         guard = _Guard(rows_ND, self.codebooks.normalize_residuals)
         scales: list[Tensor] = []
@@ -206,14 +209,20 @@ class Encoder:
             scales.append(guard.scale_N)
             weights_NJ = torch.stack(scales, dim=1)
             terms_NJ = pad(codes_NL[:, :index] + self._table_starts_L[:index], (0, 1), value=index * size)
+            if self._packed:
+                scores_NK = self._packed[index].products(rows_ND)
+            else:
+                scores_NK = scores_NW[:, index * size : (index + 1) * size]
             for start in range(0, rows, piece):
                 some = slice(start, min(start + piece, rows))
-                scores_NK = scratch_NK[: some.stop - start]
-                subtrahends_NK = embedding_bag(
-                    terms_NJ[some], self._tables[index], mode="sum", per_sample_weights=weights_NJ[some]
-                )
-                torch.sub(scores_NW[some, index * size : (index + 1) * size], subtrahends_NK, out=scores_NK)
-                codes_NL[some, index], best_N[some], second_N[some] = best_two(scores_NK)
+                some_NK = scores_NK[some]
+                if index == 0:
+                    some_NK.addcmul_(weights_NJ[some], layer.half_squares_K, value=-1)
+                else:
+                    some_NK -= embedding_bag(
+                        terms_NJ[some], self._tables[index], mode="sum", per_sample_weights=weights_NJ[some]
+                    )
+                codes_NL[some, index], best_N[some], second_N[some] = best_two(some_NK)
             flagged_N |= guard.doubts(best_N, second_N, layer)
             guard.go_on(best_N, layer)
 

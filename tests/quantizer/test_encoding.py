@@ -207,6 +207,17 @@ def test_real_embeddings(normalize: bool, popular):
         assert flagged_N.float().mean() < 0.01, "the guard sends too many rows to the slow path"
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_where_centroids_cannot_be_packed(normalize: bool, popular, monkeypatch):
+    _, rows_ND = popular
+    codebooks = codebooks_for(rows_ND, 3, 256, normalize)
+    expected_NL = Encoder(codebooks, CPU, one_pass=False).encode(rows_ND)
+    monkeypatch.setattr(encoding, "can_pack", lambda device: False)
+    encoder = Encoder(codebooks, CPU, one_pass=True)
+    assert not encoder._packed
+    np.testing.assert_array_equal(encoder.encode(rows_ND), expected_NL)
+
+
 def test_more_layers_never_raise_the_error():
     """Without normalization, and with a zero centroid in every layer: to stay is always possible."""
     rows_ND = rows(500, 24)

@@ -10,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from semid_daemon.quantizer.parallel import for_each_span, leaving_a_core, threads_for, worker_beside_others
-from semid_daemon.quantizer.products import products
+from semid_daemon.quantizer.products import PackedCentroids, can_pack, products
 
 CPU = torch.device("cpu")
 
@@ -159,3 +159,14 @@ def test_a_worker_beside_others_has_a_thread_less_and_nobody_else() -> None:
         assert pool.submit(torch.get_num_threads).result() == max(1, before - 1)
         assert another.submit(torch.get_num_threads).result() == before
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not can_pack(CPU), reason="this build of torch packs no centroids")
+@pytest.mark.parametrize(("rows", "dim", "size"), [(1, 1, 1), (300, 40, 16), (70, 384, 256)])
+def test_products_with_packed_centroids(rows: int, dim: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows_ND, centroids_KD = torch.randn(rows, dim, generator=generator), torch.randn(size, dim, generator=generator)
+
+    scores_NK = PackedCentroids(centroids_KD).products(rows_ND)
+
+    torch.testing.assert_close(scores_NK.double(), rows_ND.double() @ centroids_KD.double().T, rtol=1e-5, atol=1e-4)
