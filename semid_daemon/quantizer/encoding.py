@@ -7,8 +7,9 @@ when nothing is normalized), the nearest centroid is the one with the greatest
     t_k = r·c_k - rho ||c_k||² / 2,          and then  ||r - rho c||² = rho (rho - 2 t)  when normalized.
 
 In the *one-pass* form r is never made: r·c_k = x·c_k - sum over the earlier layers j of rho_j <c_j, c_k>,
-so one product of the rows with all layers' centroids, and tables of the inner products between
-codebooks, give every layer's scores. In the *residual* form r is made, and costs a product per layer;
+so one product of the rows with all layers' centroids (on the CPU one per layer, with centroids packed
+once, so that scores stay in the cache), and tables of the inner products between codebooks, give every
+layer's scores. In the *residual* form r is made, and costs a product per layer;
 it is the better one where codebooks are much larger than rows are long.
 
 Rounding is bounded per row as the layers go by. Where the two best scores of a layer are closer than the
