@@ -239,21 +239,26 @@ def report(
         name: {stage: float(np.median([by_stage[stage] for _, by_stage in runs])) for stage in runs[0][1]}
         for name, runs in taken.items()
     }
-    lines = [
-        [stage, *(f"{stages[way][stage]:.2f}" if way in stages else "-" for way in ("alone", "together"))]
-        for stage in stages.get("alone", stages.get("together", {}))
-    ]
-    for line in lines:
-        alone_s = stages["alone"][line[0]] if "alone" in stages else 0.0
-        line.insert(1, _report.rounded(rows / alone_s) if alone_s else "-")
-    _report.table(["stage", "alone, rows/s", "alone, s", "together, s"], lines)
+    alone, together = stages.get("alone", {}), stages.get("together", {})
+    if alone or together:
+        lines = [
+            [
+                stage,
+                _report.rounded(rows / alone[stage]) if alone else "-",
+                f"{alone[stage]:.2f}" if alone else "-",
+                f"{together[stage]:.2f}" if together else "-",
+            ]
+            for stage, took_s in (alone or together).items()
+            if took_s
+        ]
+        _report.table(["stage", "alone, rows/s", "alone, s", "together, s"], lines)
     _report.heading("File to commit")
     lines = [[_WAYS[way], _report.rounded(rows / took_s), f"{took_s:.2f}"] for way, took_s in seconds.items()]
     _report.table(["", "rows/s", "s"], lines)
-    if "together" in stages and "alone" in stages:
-        share = max(stages["alone"].values()) / seconds["together"]
+    if together and alone:
+        share = max(alone.values()) / seconds["together"]
         _report.note(f"Together at {share:.0%} of the rate of the slowest stage alone.")
-    if "together" in stages and "script" in stages:
+    if together and "script" in stages:
         parts = ", ".join(f"{stage} {took_s:.2f} s" for stage, took_s in stages["script"].items())
         _report.note(f"Together {seconds['script'] / seconds['together']:.2f} times as fast as the script ({parts}).")
     _report.note(_report.machine([device], torch.get_num_threads()))

@@ -77,7 +77,6 @@ class Encoder:
         self._squares64_LK = self._centroids64_LKD.square().sum(dim=2)
         biases_LK = codebooks.biases_LK
         self._biases64_LK = None if biases_LK is None else torch.from_numpy(biases_LK.astype(np.float64)).to(device)
-        self._all_centroids_D = self._centroids64_LKD.flatten(0, 1).float().contiguous()
         self._layers = [
             _layer(centroids_KD, squares_K / 2)
             for centroids_KD, squares_K in zip(self._centroids64_LKD, self._squares64_LK, strict=True)
@@ -89,8 +88,11 @@ class Encoder:
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
         self._tables = _tables(self._centroids64_LKD, self._squares64_LK / 2) if self._one_pass else []
         self._packed: list[PackedCentroids] = []
+        self._all_centroids_WD: Tensor | None = None
         if self._one_pass and can_pack(device):
             self._packed = [PackedCentroids(layer.centroids_KD) for layer in self._layers]
+        elif self._one_pass:
+            self._all_centroids_WD = self._centroids64_LKD.flatten(0, 1).float().contiguous()
         self._table_starts_L = (
             torch.arange(codebooks.layers, dtype=torch.int32, device=device) * codebooks.codebook_size
         )
@@ -199,8 +201,8 @@ class Encoder:
         return codes_NL, flagged_N
 
     def _one_pass_tile(self, rows_ND: Tensor, codes_NL: Tensor, flagged_N: Tensor, scores_NW: Tensor) -> None:
-        if not self._packed:
-            products(rows_ND, self._all_centroids_D, scores_NW)
+        if self._all_centroids_WD is not None:
+            products(rows_ND, self._all_centroids_WD, scores_NW)
         rows, size = rows_ND.shape[0], self.codebooks.codebook_size
         piece = max(64, _PIECE_BYTES[self.device.type] // (4 * size))
         best_N, second_N = torch.empty((2, rows), device=self.device)

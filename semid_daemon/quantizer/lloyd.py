@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign, assign_two, cluster_sums
+from semid_daemon.quantizer.clustering import assign, assign_two, cluster_sums, subtract_centroids
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.seeding import seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
@@ -267,8 +267,7 @@ class _Hypotheses:
         """Go on to what the `width` best choices of a code leave; how many rows chose each code first (K int64)."""
         if width == 1:
             labels_H, _ = assign(self.residuals_HD, layer.centroids_KD, layer.biases_K)
-            for chunk in _chunks(self.residuals_HD):
-                self.residuals_HD[chunk] -= layer.centroids_KD[labels_H[chunk]]
+            subtract_centroids(self.residuals_HD, layer.centroids_KD, labels_H)
             return torch.bincount(labels_H, minlength=layer.centroids_KD.shape[0])
         n_clusters, dim = layer.centroids_KD.shape
         before = self.residuals_HD.shape[0] // self._rows

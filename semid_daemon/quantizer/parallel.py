@@ -71,32 +71,27 @@ def leaving_a_core() -> Iterator[None]:
 
 def worker_beside_others(name: str) -> ThreadPoolExecutor:
     """A thread of its own, in which torch's operations take one thread less than in the calling one."""
-    of_caller = torch.get_num_threads()
-    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    def begin() -> None:
-        torch.get_num_threads()  # the first question settles a thread's number; after that it is the thread's own
-        torch.set_num_threads(max(1, of_caller - 1))
-
-    pool.submit(begin).result()
-    torch.set_num_threads(of_caller)  # what threads to come begin with
-    return pool
+    return _workers(name, 1, max(1, torch.get_num_threads() - 1))
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch's operations have but one."""
+    return _workers("semid-tiles", threads, 1)
+
+
+def _workers(name: str, count: int, threads_each: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch's operations have so many; everywhere else they have as many as before."""
     of_caller = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="semid-tiles")
-    all_there = threading.Barrier(threads)
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    all_there = threading.Barrier(count)
 
     def begin() -> None:
         # The first question settles a thread's number; after that it is the thread's own.
         torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads_each)
         all_there.wait()
 
-    list(pool.map(lambda _: begin(), range(threads)))
+    list(pool.map(lambda _: begin(), range(count)))
     torch.set_num_threads(of_caller)  # what threads to come begin with
     return pool
 
