@@ -118,12 +118,19 @@ def _results(
         for path, rows_ND in zip(paths, [train_ND, *judged.values()], strict=True):
             np.save(path, rows_ND)
         for index, (name, _) in enumerate(setting.trainings()):
-            cells = _result(setting, index, paths)
+            try:
+                cells = _result(setting, index, paths)
+            except EOFError:  # it has said on stderr what went wrong
+                cells = _no_figures("failed", judged)
             if cells is None:
-                cells = [[f"> {setting.patience_s:.0f}", *["-"] * len(QUALITY_COLUMNS)] for _ in judged]
+                cells = _no_figures(f"> {setting.patience_s:.0f}", judged)
             results.append((name, cells))
             progress(f"  {name}: {'; '.join(', '.join(line) for line in cells)}")
     return results
+
+
+def _no_figures(why: str, judged: dict[str, FloatArray]) -> list[list[str]]:
+    return [[why, *["-"] * len(QUALITY_COLUMNS)] for _ in judged]
 
 
 def _result(setting: _Setting, index: int, paths: Sequence[Path]) -> list[list[str]] | None:

@@ -66,8 +66,8 @@ class GridTrainer:
                 initializer=KMeansPlusPlusInitInitializer(
                     self._n_clusters, distance, initialize_on_cpu=True, generator=generator
                 ),
+                init_buffer_size=min(self._init_buffer_size, rows),
             ),
-            init_buffer_size=min(self._init_buffer_size, rows),
             normalize_residuals=self._normalize,
             track_residuals=False,
             verbose=False,
