@@ -251,7 +251,6 @@ def _assign_kernel(
     label_n = tl.zeros([BLOCK_N], dtype=tl.int32)
     for first_k in range(0, K, BLOCK_K):
         code_k = first_k + offset_k
-        real_k = code_k < K
         scores_nk = tl.zeros([BLOCK_N, BLOCK_K], dtype=tl.float32)
         for first_d in range(0, DIM, BLOCK_D):
             d = first_d + offset_d
@@ -259,11 +258,9 @@ def _assign_kernel(
             x_nd = tl.load(
                 rows_ND + row_n[:, None] * DIM + d[None, :], mask=live_n[:, None] & real_d[None, :], other=0.0
             )
-            c_kd = tl.load(
-                centroids_KD + code_k[:, None] * DIM + d[None, :], mask=real_k[:, None] & real_d[None, :], other=0.0
-            )
+            c_kd = tl.load(centroids_KD + code_k[:, None] * DIM + d[None, :], mask=real_d[None, :], other=0.0)
             scores_nk = tl.dot(x_nd.to(tl.float16), tl.trans(c_kd), scores_nk)
-        half_k = tl.load(half_squares_K + code_k, mask=real_k, other=1e38)
+        half_k = tl.load(half_squares_K + code_k)
         # The code goes into a score's last bits, which float16 products do not know anyway: one reduction
         # finds both.
         bits_nk = (scores_nk - half_k[None, :]).to(tl.int32, bitcast=True)
@@ -279,21 +276,30 @@ def _assign_kernel(
 def assign_fused(rows_ND: Tensor, centroids_KD: Tensor, half_squares_K: Tensor) -> tuple[Tensor, Tensor]:
     """Label (N int32) of the centroid with the greatest x·c - half_squares, and that value (N float32)."""
     n_rows, dim = rows_ND.shape
+    n_codes = centroids_KD.shape[0]
     labels_N = torch.empty(n_rows, dtype=torch.int32, device=rows_ND.device)
     best_N = torch.empty(n_rows, device=rows_ND.device)
+    # Short products leave the reductions to be hidden: smaller tiles, more programs at once.
+    block_k = 64 if dim <= 64 else _BLOCK_K if n_codes > 128 else 128
+    # Compiling takes most of a second for each number of codes, and k-means|| draws other numbers every time:
+    # they are filled up to one of a few, with codes that no row is near to.
+    padding = -n_codes % max(block_k, triton.next_power_of_2(n_codes) // 16)
+    centroids16_KD = centroids_KD.half()
+    if padding:
+        centroids16_KD = torch.nn.functional.pad(centroids16_KD, (0, 0, 0, padding))
+        half_squares_K = torch.nn.functional.pad(half_squares_K, (0, padding), value=1e38)
     with torch.cuda.device(rows_ND.device):
         _assign_kernel[(triton.cdiv(n_rows, _BLOCK_N),)](
             rows_ND,
-            centroids_KD.half(),
+            centroids16_KD,
             half_squares_K,
             labels_N,
             best_N,
             n_rows,
             DIM=dim,
-            K=centroids_KD.shape[0],
+            K=n_codes + padding,
             BLOCK_N=_BLOCK_N,
-            # Short products leave the reductions to be hidden: smaller tiles, more programs at once.
-            BLOCK_K=64 if dim <= 64 else _BLOCK_K if centroids_KD.shape[0] > 128 else 128,
+            BLOCK_K=block_k,
             BLOCK_D=64 if dim >= 64 else 32,
             num_warps=4 if dim <= 64 else 8,
             num_stages=3,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ _ROWS_PER_CLUSTER = 16
 _TRIALS = 3
 _SEQUENTIAL_CLUSTERS = 1024
 _ROUNDS = 5
+_DRAWS_PER_LOOK = 64
 
 
 def seed_centroids(rows_ND: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
@@ -77,7 +78,7 @@ def greedy_kmeans_plus_plus(
     centred_ND = rows_ND - rows_ND.mean(dim=0)
     squares_N = centred_ND.square().sum(dim=1)
     noise_N = 8 * torch.finfo(rows_ND.dtype).eps * squares_N
-    uniforms_KT = torch.rand((n_clusters, trials), generator=generator, dtype=torch.float64)
+    uniforms_KT = torch.rand((n_clusters, trials), generator=generator, dtype=torch.float64).to(device)
 
     def distances_to(candidates_T: Tensor) -> Tensor:
         # A tall matrix times a thin one, which is what BLAS is fast at.
@@ -86,25 +87,61 @@ def greedy_kmeans_plus_plus(
         # What rounding leaves between a row and its copies must not be drawn as if it were distance.
         return torch.where(distances_NT <= noise_N[:, None] + noise_N[candidates_T], 0.0, distances_NT)
 
-    with full_float32_matmul(device):
-        chosen = [min(int(uniforms_KT[0, 0] * count), count - 1)]
-        nearest_N = distances_to(torch.tensor(chosen, device=device))[:, 0]
+    anywhere_K = (uniforms_KT[:, 0] * count).long().clamp_max(count - 1)
+    chosen_K = anywhere_K.clone()
+    totals_K = torch.zeros(n_clusters, dtype=torch.float64, device=device)
+    totals_K[0] = 1.0
+    drawn_1 = torch.ones(1, dtype=torch.int64, device=device)
+
+    def draw() -> None:
+        weighted_N = nearest_N if weights_N is None else nearest_N * weights_N
+        cumulative_N = weighted_N.cumsum(0, dtype=torch.float64)
+        total_1 = cumulative_N[-1:]
+        targets_T = torch.minimum(uniforms_KT.index_select(0, drawn_1)[0] * total_1, total_1.nextafter(zero_1))
+        candidates_T = torch.searchsorted(cumulative_N, targets_T, right=True).clamp_max_(count - 1)
+        nearer_NT = torch.minimum(distances_to(candidates_T), nearest_N[:, None])
+        potentials_T = nearer_NT.sum(dim=0) if weights_N is None else weights_N @ nearer_NT
+        best_1 = potentials_T.argmin(dim=0, keepdim=True)
+        nearest_N.copy_(nearer_NT.index_select(1, best_1)[:, 0])
+        totals_K.index_copy_(0, drawn_1, total_1)
+        chosen_K.index_copy_(0, drawn_1, candidates_T.index_select(0, best_1))
+        drawn_1.add_(1)
+
+    with full_float32_matmul(device), torch.no_grad():
+        zero_1 = totals_K.new_zeros(1)
+        nearest_N = distances_to(chosen_K[:1])[:, 0].contiguous()
+        draw_again = draw
         for drawn in range(1, n_clusters):
-            weighted_N = nearest_N if weights_N is None else nearest_N * weights_N
-            cumulative_N = weighted_N.cumsum(0, dtype=torch.float64)
-            total = float(cumulative_N[-1])
-            if total <= 0.0:
-                warnings.warn(
-                    f"only {drawn} distinct rows for {n_clusters} centroids: the others repeat rows and stay dead",
-                    stacklevel=3,
-                )
-                chosen += (uniforms_KT[drawn:, 0] * count).long().clamp_max(count - 1).tolist()
+            # Looked at seldom, so that a GPU need not wait for every draw to be read.
+            if drawn % _DRAWS_PER_LOOK == 0 and totals_K[drawn - 1] <= 0.0:
                 break
-            targets_T = (uniforms_KT[drawn] * total).clamp_max(math.nextafter(total, 0)).to(device)
-            candidates_T = torch.searchsorted(cumulative_N, targets_T, right=True)
-            nearer_NT = torch.minimum(distances_to(candidates_T), nearest_N[:, None])
-            potentials_T = nearer_NT.sum(dim=0) if weights_N is None else weights_N @ nearer_NT
-            best = int(potentials_T.argmin())
-            nearest_N = nearer_NT[:, best].contiguous()
-            chosen.append(int(candidates_T[best]))
-    return rows_ND[torch.tensor(chosen, device=device)]
+            draw_again()
+            if drawn == 1:
+                draw_again = _replayed(draw, device)
+    distinct = int((totals_K > 0.0).sum())
+    if distinct < n_clusters:
+        warnings.warn(
+            f"only {distinct} distinct rows for {n_clusters} centroids: the others repeat rows and stay dead",
+            stacklevel=2,
+        )
+    return rows_ND[torch.where(totals_K > 0.0, chosen_K, anywhere_K)]
+
+
+def _replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """What does `step` again, which was done once and works in place: on CUDA one graph of its kernels.
+
+    They are so small that launching each takes longer than running it. Other threads may use the device meanwhile,
+    but for its random numbers.
+    """
+    if device.type != "cuda":
+        return step
+    with torch.cuda.device(device):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            step()
+
+    def again() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return again

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -227,6 +229,57 @@ def test_copies_are_not_drawn_while_other_rows_remain():
         warnings.simplefilter("error")
         seeds_KD = greedy_kmeans_plus_plus(rows_ND, 20, generator(), 3)
     assert len(seeds_KD.unique(dim=0)) == 20
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_draw_is_that_of_the_textbook(device: torch.device, weighted: bool):
+    """Whole coordinates about zero, whose distances are exact in float32 as well, against a loop in float64."""
+    clusters, trials = 200, 3
+    half_ND = torch.randint(-20, 21, (300, 6), generator=generator(2)).float()
+    rows_ND = torch.cat([half_ND, -half_ND])
+    weights_N = torch.randint(1, 9, (600,), generator=generator(3)).float() if weighted else torch.ones(600)
+    uniforms_KT = torch.rand((clusters, trials), generator=generator(), dtype=torch.float64)
+    squares_NN = (rows_ND.double()[:, None] - rows_ND.double()).square().sum(dim=2)
+    chosen = [int(uniforms_KT[0, 0] * 600)]
+    for drawn in range(1, clusters):
+        nearest_N = squares_NN[:, chosen].amin(dim=1)
+        cumulative_N = (nearest_N * weights_N).cumsum(0)
+        candidates = torch.searchsorted(cumulative_N, uniforms_KT[drawn] * cumulative_N[-1], right=True).tolist()
+        costs = [float(weights_N.double() @ torch.minimum(nearest_N, squares_NN[:, each])) for each in candidates]
+        chosen.append(candidates[costs.index(min(costs))])
+
+    seeds_KD = greedy_kmeans_plus_plus(
+        rows_ND.to(device), clusters, generator(), trials, weights_N.to(device) if weighted else None
+    )
+
+    assert torch.equal(seeds_KD.cpu(), rows_ND[chosen])
+
+
+@pytest.mark.skipif(len(DEVICES) == 1, reason="no GPU")
+def test_draws_beside_another_thread_on_the_device():
+    """The draws are recorded once and replayed; what others allocate and compute meanwhile is not recorded."""
+    rows_ND = torch.randn(4096, 64, generator=generator()).to("cuda")
+    alone_KD = greedy_kmeans_plus_plus(rows_ND, 256, generator(), 3)
+    ended = threading.Event()
+
+    def work() -> int:
+        rounds = 0
+        while not ended.is_set():
+            more_ND = torch.ones(50_000 + 1000 * (rounds % 50), 64, device="cuda")
+            assert bool((more_ND @ more_ND[:8].T == 64.0).all())
+            torch.cuda.empty_cache()
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            for _ in range(20):
+                assert torch.equal(greedy_kmeans_plus_plus(rows_ND, 256, generator(), 3), alone_KD)
+        finally:
+            ended.set()
+        assert working.result() > 20
 
 
 def test_many_clusters_start_from_kmeans_parallel():
