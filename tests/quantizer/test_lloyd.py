@@ -256,6 +256,16 @@ def test_every_draw_is_that_of_the_textbook(device: torch.device, weighted: bool
     assert torch.equal(seeds_KD.cpu(), rows_ND[chosen])
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("distinct", [30, 100])
+def test_draws_end_with_the_distinct_rows(device: torch.device, distinct: int):
+    rows_ND = torch.randn(distinct, 6, generator=generator()).repeat(5, 1).to(device)
+    with pytest.warns(UserWarning, match=f"only {distinct} distinct rows for 250 centroids"):
+        seeds_KD = greedy_kmeans_plus_plus(rows_ND, 250, generator(), 3)
+    assert len(seeds_KD[:distinct].unique(dim=0)) == distinct
+    assert len(torch.cat([seeds_KD, rows_ND]).unique(dim=0)) == distinct
+
+
 @pytest.mark.skipif(len(DEVICES) == 1, reason="no GPU")
 def test_draws_beside_another_thread_on_the_device():
     """The draws are recorded once and replayed; what others allocate and compute meanwhile is not recorded."""
