@@ -122,7 +122,7 @@ def greedy_kmeans_plus_plus(
     if distinct < n_clusters:
         warnings.warn(
             f"only {distinct} distinct rows for {n_clusters} centroids: the others repeat rows and stay dead",
-            stacklevel=2,
+            stacklevel=3,
         )
     return rows_ND[torch.where(totals_K > 0.0, chosen_K, anywhere_K)]
 
