@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from semid_daemon.asking import answer_of, submit
+from semid_daemon.base.types import FloatArray
+from semid_daemon.command_client import answer_of, submit
 from semid_daemon.config import Config, load_config
-from semid_daemon.records import FloatArray
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.records import FloatArray
+from semid_daemon.base.types import FloatArray
 
 _COARSE, _FINE = 400, 2000
 _CHUNK_ROWS = 1 << 16

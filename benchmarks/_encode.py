@@ -18,10 +18,10 @@ from _measure import alternate, seconds
 from _report import heading, note, progress, rounded, table
 from torch import Tensor
 
+from semid_daemon.base.types import Codebooks
 from semid_daemon.quantizer import Device, Encoder
-from semid_daemon.quantizer.clustering import assign, cluster_sums
-from semid_daemon.quantizer.parallel import for_each_span
-from semid_daemon.records import Codebooks
+from semid_daemon.quantizer.assign import assign, cluster_sums
+from semid_daemon.quantizer.threads import for_each_span
 
 _LAYERS = 3
 _CPU_SHAPES = [(32_768, 384, 256), (20_000, 768, 256), (8_192, 2048, 256), (2_048, 384, 8192)]

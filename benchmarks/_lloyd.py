@@ -16,7 +16,7 @@ from _report import heading, note, progress, table
 from torch import Tensor
 
 from semid_daemon.quantizer import Device
-from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.assign import assign, cluster_sums
 
 _SHAPES = [
     (524_288, 2048, 256),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semid_daemon.records import CodeArray, Codebooks, FloatArray
-from semid_daemon.store.health import layer_health
+from semid_daemon.base.types import CodeArray, Codebooks, FloatArray
+from semid_daemon.store.write.health import layer_health
 
 _CHUNK_ROWS = 8192
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semid_daemon.base.types import CodeArray, Codebooks, FloatArray
 from semid_daemon.quantizer import Device
-from semid_daemon.records import CodeArray, Codebooks, FloatArray
 
 HAS_FAISS = importlib.util.find_spec("faiss") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None

@@ -18,8 +18,8 @@ from _data import mixture, packages
 from _measure import QUALITY_COLUMNS, judge, seconds
 from _report import heading, note, progress, table
 
+from semid_daemon.base.types import Codebooks, FloatArray
 from semid_daemon.quantizer import Device, Encoder, GridTrainer, LloydTrainer
-from semid_daemon.records import Codebooks, FloatArray
 
 _LAYERS = 3
 _SHAPES = [(100_000, 768, 256)]

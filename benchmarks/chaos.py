@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_daemon.config import load_config
-from semid_daemon.store.checks import DatabaseChecks
+from semid_daemon.store.read.checks import DatabaseChecks
 
 SETTINGS = """
 [drop]

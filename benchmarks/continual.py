@@ -22,16 +22,16 @@ import torch
 from _measure import reconstruction_error
 from _report import heading, machine, note, progress, table
 
-from semid_daemon.asking import submit
-from semid_daemon.cli import run_daemon
+from semid_daemon.base.types import Codebooks, FloatArray
+from semid_daemon.cli.main import run_daemon
+from semid_daemon.codebooks.files import load_codebooks
+from semid_daemon.codebooks.trainers import make_trainer
+from semid_daemon.command_client import submit
 from semid_daemon.config import TEMPLATE, Config, load_config
-from semid_daemon.generations.codebook_files import load_codebooks
-from semid_daemon.generations.training import make_trainer
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.records import Codebooks, FloatArray
-from semid_daemon.store.comparing import Comparing
-from semid_daemon.store.reader import Reader
-from semid_daemon.store.writer import Writer
+from semid_daemon.store.read.compare import Comparing
+from semid_daemon.store.read.status import Reader
+from semid_daemon.store.write.writer import Writer
 
 _NAMES = ["2025-q1", "2025-q2", "2025-q3", "2025-q4", "2026-01", "2026-02", "2026-03"]
 _REFRESH_AFTER = "2025-q4"

@@ -24,11 +24,11 @@ def publish(root: Path, rows: int) -> None:
     # Not in the process that measures: what a process has in memory when it starts another is counted as the other's.
     import numpy as np
 
+    from semid_daemon.base.types import Codebooks, EmbeddingBatch
+    from semid_daemon.codebooks.files import save_codebooks
     from semid_daemon.config import load_config
-    from semid_daemon.generations.codebook_files import save_codebooks
-    from semid_daemon.records import Codebooks, EmbeddingBatch
-    from semid_daemon.state import make_directories
-    from semid_daemon.store.writer import Writer
+    from semid_daemon.daemon.state_lock import make_directories
+    from semid_daemon.store.write.writer import Writer
 
     (root / "semid.toml").write_text("")
     config = load_config(root / "semid.toml")

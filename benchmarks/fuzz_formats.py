@@ -26,7 +26,7 @@ import pyarrow.parquet
 import safetensors.numpy
 import torch
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats import open_source
 
 ROWS, DIM = 40, 8

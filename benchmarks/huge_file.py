@@ -16,7 +16,7 @@ from contextlib import closing
 import numpy as np
 from _attention import Attention, trained_catalogue
 
-from semid_daemon.store.reader import Reader
+from semid_daemon.store.read.status import Reader
 
 DIM = 2048
 BLOCK, EVERY = 4096, 64

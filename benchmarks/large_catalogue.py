@@ -23,10 +23,10 @@ from pathlib import Path
 import _report
 import numpy as np
 
+from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.config import Ingest
-from semid_daemon.records import Codebooks, EmbeddingBatch
-from semid_daemon.store.reader import Reader
-from semid_daemon.store.writer import Writer
+from semid_daemon.store.read.status import Reader
+from semid_daemon.store.write.writer import Writer
 
 _LAYERS, _CODES, _DIM = 3, 256, 8
 
@@ -138,7 +138,7 @@ def main() -> None:
                     milliseconds(search, len(prefixes)),
                 ],
             ]
-        command = [sys.executable, "-c", "from semid_daemon.store.reader import Reader; import sys, pathlib;"]
+        command = [sys.executable, "-c", "from semid_daemon.store.read.status import Reader; import sys, pathlib;"]
         command[-1] += "Reader(pathlib.Path(sys.argv[1])).status()"
         started = time.perf_counter()
         subprocess.run([*command, str(path)], check=True)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 from _attention import Attention, trained_catalogue
 
-from semid_daemon.store.reader import Reader
+from semid_daemon.store.read.status import Reader
 
 DIM = 16
 

@@ -29,17 +29,22 @@ import _report
 import numpy as np
 import torch
 
-from semid_daemon import ingest, pipeline
-from semid_daemon.collecting import collecting_seldom
+from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.types import Baseline, Codebooks, FloatArray
+from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.config import Config
 from semid_daemon.drop.scan import signature_of
-from semid_daemon.generations.baseline import measure_baseline
-from semid_daemon.in_hand import InHand
-from semid_daemon.learning import Learner
+from semid_daemon.ingest import file_encoder as ingest
+from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.learner import Learner
+from semid_daemon.ingest.pending import Waiting
+from semid_daemon.ingest.pipeline import Demand
+from semid_daemon.ingest.register import register
 from semid_daemon.quantizer import Encoder, LloydTrainer, describe_device, resolve_device
-from semid_daemon.records import Baseline, Codebooks, DropFile, FloatArray
-from semid_daemon.store.writer import Writer
-from semid_daemon.watchdog import Watchdog
+from semid_daemon.runtime.device_watchdog import Watchdog
+from semid_daemon.runtime.gc_tuning import collecting_seldom
+from semid_daemon.runtime.stage_timing import Stages
+from semid_daemon.store.write.writer import Writer
 
 _WAYS = {
     "together": "semid, together",
@@ -72,9 +77,7 @@ def train(rows_ND: FloatArray, device: torch.device) -> tuple[Codebooks, Baselin
     return trainer.codebooks, measure_baseline(Encoder(trainer.codebooks, device), rows_ND, len(rows_ND))
 
 
-def in_turn(
-    items: Iterator[Any], name: str, patience_s: float = 0.0, demand: pipeline.Demand | None = None
-) -> Iterator[Any]:
+def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0, demand: Demand | None = None) -> Iterator[Any]:
     """In the place of `pipeline.ahead`: the stages work one after the other, each alone, with as many cores as beside
     the others."""
     if demand is not None:
@@ -96,7 +99,7 @@ class Run:
         config.state_dir.mkdir()
         signature = signature_of(self._path.stat())
         file = DropFile(path=self._path, name=self._path.name, signature=signature)
-        stages, in_hand = pipeline.Stages(), InHand(config.in_hand)
+        stages, in_hand = Stages(), InHand(config.in_hand)
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
         with Writer(config.database) as writer, collecting_seldom():
             writer.limit_wal(config.ingest.max_wal_mb << 20)
@@ -106,12 +109,12 @@ class Run:
                 ingest.ahead = in_turn  # type: ignore[assignment]
             started = time.perf_counter()
             try:
-                ledger = ingest.register(writer, file, "", lambda size_bytes: None, lambda: True).ledger
+                ledger = register(writer, file, "", lambda size_bytes: None, lambda: True).ledger
                 hashed_s = time.perf_counter() - started
                 assert ledger is not None
                 for _ in ingest.encode_steps(
                     writer,
-                    ingest.Waiting(file, ledger),
+                    Waiting(file, ledger),
                     generation=1,
                     encoder=lambda generation: self._encoder,
                     learner=Learner(config, writer, self._device, lambda generation: self._encoder),

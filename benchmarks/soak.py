@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from semid_daemon.asking import submit
+from semid_daemon.command_client import submit
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.checks import DatabaseChecks
-from semid_daemon.store.reader import Reader
+from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.status import Reader
 
 DIM = 64
 FILE_ROWS = 5_000
@@ -45,7 +45,7 @@ keep_embeddings = "nothing"
 """
 DAEMON = (
     "import sys; from semid_daemon.store import connection; connection._CACHE_BYTES = 4 << 20;"
-    " from semid_daemon.cli import main; main(sys.argv[1:])"
+    " from semid_daemon.cli.main import main; main(sys.argv[1:])"
 )
 
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
-from semid_daemon.records import Codebooks, EmbeddingBatch, TrainingStep
-from semid_daemon.store.writer import Metric, Writer
+from semid_daemon.store.write.writer import Metric, Writer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from tui.terminal import Terminal  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.tui.terminal import Terminal  # noqa: E402
 
 LAYERS, CODES, CHUNK = 3, 1024, 50_000
 

@@ -1,5 +1,5 @@
 """`python -m semid_daemon` is `semid`."""
 
-from semid_daemon.cli import main
+from semid_daemon.cli.main import main
 
 main()

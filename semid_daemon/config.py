@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from semid_daemon.errors import ConfigError
-from semid_daemon.field_names import FieldNames
+from semid_daemon.base.drop_file import FieldNames
+from semid_daemon.base.errors import ConfigError
 
 DEFAULT_NAME = "semid.toml"
 

@@ -15,22 +15,19 @@ from textual.filter import Monochrome, NoColor
 from textual.message import Message
 from textual.screen import Screen
 
+from semid_daemon.base.errors import SemidError
 from semid_daemon.config import Config
-from semid_daemon.errors import SemidError
-from semid_daemon.store.watched import UnavailableError
-from semid_daemon.store.watching import Pulse
-from semid_tui import taking
-from semid_tui.cells import Marker
-from semid_tui.dialogs import ChoiceScreen, HelpScreen, Palette
-from semid_tui.feeds import CommandsFeed, Feed
-from semid_tui.gateway import Gateway
-from semid_tui.keybar import CommandLine, KeyBar, StatusLine, TabLine
-from semid_tui.keys import help_sections, palette_commands
-from semid_tui.lost import LostNote
-from semid_tui.numbers import clean, duration
-from semid_tui.palette import DARK, LIGHT, make_palette
-from semid_tui.panes import Pane
-from semid_tui.poller import Beat, Fed, Lost, Poller
+from semid_daemon.store.read.connection import UnavailableError
+from semid_daemon.store.read.monitor import Pulse
+from semid_tui import copy_and_save as taking
+from semid_tui.bindings import help_sections, palette_commands
+from semid_tui.data.commands import Gateway
+from semid_tui.data.poller import Beat, Fed, Lost, Poller
+from semid_tui.data.queries import CommandsFeed, Feed
+from semid_tui.render.spans import Marker
+from semid_tui.render.status import Mode, liveness
+from semid_tui.render.text import clean, duration
+from semid_tui.render.theme import DARK, LIGHT, make_palette
 from semid_tui.screens.codes import CodesPane
 from semid_tui.screens.events import EventsPane
 from semid_tui.screens.files import FilesPane
@@ -39,7 +36,10 @@ from semid_tui.screens.lookup import LookupPane
 from semid_tui.screens.overview import OverviewPane
 from semid_tui.screens.train import TrainPane
 from semid_tui.screens.tree import TreePane
-from semid_tui.status import Mode, liveness
+from semid_tui.widgets.chrome import CommandLine, KeyBar, StatusLine, TabLine
+from semid_tui.widgets.dialogs import ChoiceScreen, HelpScreen, Palette
+from semid_tui.widgets.pane import Pane
+from semid_tui.widgets.unavailable import LostNote
 
 _LOOKUP = 5
 _REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from semid_daemon.base.errors import SemidError
 from semid_daemon.config import find_config, load_config
-from semid_daemon.errors import SemidError
 
 if TYPE_CHECKING:
-    from semid_tui.cells import Marker
+    from semid_tui.render.spans import Marker
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,7 +85,7 @@ def main(
                 click.echo(overview_text(config.database, size[0], chosen))
             return
         if serve:
-            from semid_tui.serving import serve_readonly
+            from semid_tui.serve import serve_readonly
 
             serve_readonly(path.absolute(), port, refresh_s)
             return

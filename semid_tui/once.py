@@ -7,12 +7,19 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from semid_daemon.store.watching import Watch
-from semid_tui.cells import Line, Marker, plain
-from semid_tui.chart import View, last_smoothed, loss_lines
-from semid_tui.glance import all_files_lines, codebook_lines, event_lines, host_lines, trouble_lines, work_lines
-from semid_tui.numbers import age_s
-from semid_tui.status import Mode, liveness, status_line
+from semid_daemon.store.read.monitor import Watch
+from semid_tui.render.chart import View, last_smoothed, loss_lines
+from semid_tui.render.overview import (
+    all_files_lines,
+    codebook_lines,
+    event_lines,
+    host_lines,
+    trouble_lines,
+    work_lines,
+)
+from semid_tui.render.spans import Line, Marker, plain
+from semid_tui.render.status import Mode, liveness, status_line
+from semid_tui.render.text import age_s
 
 _TROUBLED, _EVENTS = 8, 8
 

@@ -1,20 +1,16 @@
-"""What tests of several rooms share: small catalogues made of real files."""
+"""Fixtures that tests of several rooms share."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from semid_daemon.base.types import FloatArray
 from semid_daemon.config import Config, load_config
-from semid_daemon.records import FloatArray
-
-Rows = Callable[..., FloatArray]  # `clustered`, below
+from tests.catalogues import SMALL, Rows
 
 
 @pytest.fixture(scope="session")
@@ -37,40 +33,9 @@ def clustered() -> Rows:
     return make
 
 
-SMALL = """
-[drop]
-settle_ms = 20
-incomplete_grace_s = 0
-[quantizer]
-layers = 3
-codebook_size = 8
-device = "cpu"
-[training]
-min_rows = 64
-iterations = 5
-[ingest]
-chunk_rows = 50
-[generations]
-"""
-
-
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Config:
     """A configured catalogue for small files: 3 layers of 8 codes, trained from 64 rows, chunks of 50."""
     (tmp_path / "semid.toml").write_text(SMALL)
     (tmp_path / "drop").mkdir()
     return load_config(tmp_path / "semid.toml")
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number}" for number in range(count)]
-
-
-def drop_npz(drop_dir: Path, name: str, item_ids: Sequence[str], embeddings_ND: npt.NDArray[np.floating]) -> Path:
-    """Drop a file the way producers should: written under a hidden name, then renamed."""
-    path = drop_dir / name
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("wb") as file:
-        np.savez(file, item_ids=np.array(item_ids), embeddings=embeddings_ND)
-    os.rename(partial, path)
-    return path

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from semid_daemon.base.errors import ConfigError
 from semid_daemon.config import TEMPLATE, Config, find_config, load_config, parse_config
-from semid_daemon.errors import ConfigError
 
 
 def parse(text: str) -> Config:

@@ -48,22 +48,22 @@ HEAVY = {"torch", "pyarrow", "pandas", "scipy"}
 
 
 def command(*arguments: str) -> str:
-    return f"from semid_daemon.cli import main\nmain({list(arguments)!r}, standalone_mode=False)"
+    return f"from semid_daemon.cli.main import main\nmain({list(arguments)!r}, standalone_mode=False)"
 
 
 @pytest.mark.parametrize(
     ("code", "also"),
     [
         ("import semid_daemon", {"numpy", "click"}),
-        ("import semid_daemon.store.reader", {"numpy", "click", "sqlite_utils"}),
+        ("import semid_daemon.store.read.status", {"numpy", "click", "sqlite_utils"}),
         (command("status", "-c", "CATALOGUE/semid.toml"), {"numpy", "sqlite_utils"}),
         (command("lookup", "-c", "CATALOGUE/semid.toml", "--prefix", "1"), {"numpy", "sqlite_utils"}),
         (
-            "import semid_daemon.asking as c; c.answer_of.__defaults__ = (0.0,)\n"
+            "import semid_daemon.command_client as c; c.answer_of.__defaults__ = (0.0,)\n"
             + command("retry", "--all", "-c", "CATALOGUE/semid.toml"),
             {"numpy", "sqlite_utils"},
         ),
-        ("import semid_daemon.inspecting", set()),
+        ("import semid_daemon.cli.inspect_file", set()),
         ("import semid_tui.app, semid_tui.cli", {"numpy", "sqlite_utils"}),
     ],
 )

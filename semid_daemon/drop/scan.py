@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semid_daemon.field_names import FieldNames
-from semid_daemon.names import printable
-from semid_daemon.records import DropFile, Signature
+from semid_daemon.base.drop_file import DropFile, FieldNames, Signature
+from semid_daemon.base.text import printable
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
 _TICK_NAMES = 5_000

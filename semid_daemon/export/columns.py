@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semid_daemon.store.catalogue import IntArray
+from semid_daemon.store.read.export_items import IntArray
 
 # pyarrow publishes no types.
 Array = Any

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from semid_daemon.errors import SemidError
-from semid_daemon.records import Codebooks
-from semid_daemon.store.catalogue import Catalogue, Items, Order, Published, Selection
+from semid_daemon.base.errors import SemidError
+from semid_daemon.base.types import Codebooks
+from semid_daemon.store.read.export_items import Catalogue, Items, Order, Published, Selection
 
 IdType = Literal["auto", "text", "integer"]
 

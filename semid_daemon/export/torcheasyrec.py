@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from semid_daemon.export.columns import CODES, Array, code_lists, id_type
 from semid_daemon.export.job import Form, Job
-from semid_daemon.store.catalogue import IntArray, Items
+from semid_daemon.store.read.export_items import IntArray, Items
 
 _ITEM_TO_SID = "item_to_sid"
 _SID_TO_ITEMS = "sid_to_items"

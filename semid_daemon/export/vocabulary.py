@@ -8,7 +8,7 @@ from string import ascii_lowercase
 import numpy as np
 
 from semid_daemon.export.job import Job
-from semid_daemon.store.catalogue import IntArray, Items
+from semid_daemon.store.read.export_items import IntArray, Items
 
 
 def token(layer: int, code: int) -> str:

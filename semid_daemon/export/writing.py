@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-from semid_daemon.errors import MachineError, StoreError
+from semid_daemon.base.clock import utc_now
+from semid_daemon.base.errors import MachineError, StoreError
+from semid_daemon.base.failpoints import failpoint
+from semid_daemon.base.types import Codebooks
 from semid_daemon.export.job import ExportError, Form, IdType, Job
-from semid_daemon.failpoints import failpoint
-from semid_daemon.records import Codebooks
-from semid_daemon.store.catalogue import Catalogue, Items, Selection
-from semid_daemon.store.clock import utc_now
+from semid_daemon.store.read.export_items import Catalogue, Items, Selection
 
 MAP_SUFFIX = ".ids.json"
 ORIGIN_SUFFIX = ".semid.json"

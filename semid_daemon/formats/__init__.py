@@ -5,7 +5,7 @@ memory. Nothing that a file contains is ever executed, and a parser library is i
 its format is met.
 """
 
-from semid_daemon.formats.opening import SIDECAR_SUFFIXES, is_supported, open_source
+from semid_daemon.formats.detect import SIDECAR_SUFFIXES, is_supported, open_source
 from semid_daemon.formats.source import EmbeddingSource
 
 __all__ = ["SIDECAR_SUFFIXES", "EmbeddingSource", "is_supported", "open_source"]

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from semid_daemon.errors import BadFileError, IncompleteFileError
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.byte_ranges import CompressedMember, FileRegion, Region, read_at, size_of
 from semid_daemon.formats.faults import show
-from semid_daemon.formats.regions import CompressedMember, FileRegion, Region, read_at, size_of
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
-from semid_daemon.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors
-from semid_daemon.formats.regions import read_at, size_of
 from semid_daemon.formats.sidecar import OutsideIds
 
 _MAGIC = b"ARROW1"

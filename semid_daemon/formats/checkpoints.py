@@ -8,15 +8,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.base.types import FloatArray
 from semid_daemon.formats.archive import MAGICS, Archive, open_archive
+from semid_daemon.formats.byte_ranges import read_at
 from semid_daemon.formats.faults import content_errors
-from semid_daemon.formats.npy import read_npy_header, vector_array
-from semid_daemon.formats.pickled import Tensor, read_checkpoint_pickle
+from semid_daemon.formats.npy import vector_array
+from semid_daemon.formats.npy_header import read_npy_header
 from semid_daemon.formats.pt import open_torch, vectors_of
-from semid_daemon.formats.regions import read_at
+from semid_daemon.formats.torch_pickle import Tensor, read_checkpoint_pickle
 from semid_daemon.formats.vectors import VectorArray
-from semid_daemon.records import FloatArray
 
 # Where training frameworks put a model's tensors in what they save.
 _STATES = ("state_dict", "model_state_dict", "model", "module")

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from semid_daemon.errors import BadFileError, SemidError
+from semid_daemon.base.errors import BadFileError, SemidError
 
 NOT_FINITE = "not finite"
 NULL_EMBEDDING = "null embedding"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from semid_daemon.errors import BadFileError
-from semid_daemon.field_names import FieldNames
+from semid_daemon.base.drop_file import FieldNames
+from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.faults import show, show_names
 
 ID_NAMES = ("item_ids", "item_id", "ids", "id", "pid", "ItemID", "asin")

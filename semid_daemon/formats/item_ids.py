@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.formats.byte_ranges import Region
 from semid_daemon.formats.faults import ID_EMPTY, ID_HAS_NUL, ID_NOT_TEXT, ID_TOO_LONG
-from semid_daemon.formats.regions import Region
 
 MAX_ID_BYTES = 1024
 

@@ -6,13 +6,14 @@ import io
 from functools import partial
 from typing import BinaryIO
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
+from semid_daemon.formats.byte_ranges import CompressedMember, FileRegion, Region
 from semid_daemon.formats.faults import content_errors, quoted_field
 from semid_daemon.formats.fields import pick_ids, pick_vectors
 from semid_daemon.formats.item_ids import IdColumn
-from semid_daemon.formats.npy import id_array, read_npy_header, vector_array
-from semid_daemon.formats.regions import CompressedMember, FileRegion, Region
+from semid_daemon.formats.npy import vector_array
+from semid_daemon.formats.npy_header import id_array, read_npy_header
 from semid_daemon.formats.sidecar import OutsideIds
 from semid_daemon.formats.source import ArraySource
 

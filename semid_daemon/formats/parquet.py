@@ -8,12 +8,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semid_daemon.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors, quoted_field
-from semid_daemon.formats.regions import read_at, size_of
+from semid_daemon.formats.parquet_footer import RowGroup, row_groups
 from semid_daemon.formats.sidecar import OutsideIds
-from semid_daemon.formats.thrift import RowGroup, row_groups
 
 _MAGIC = b"PAR1"
 _MIN_BYTES = 12

@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
+from semid_daemon.formats.byte_ranges import Region
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
@@ -20,10 +21,9 @@ from semid_daemon.formats.fields import (
     show_shape,
 )
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
-from semid_daemon.formats.pickled import Tensor, read_pickle
-from semid_daemon.formats.regions import Region
 from semid_daemon.formats.sidecar import OutsideIds
 from semid_daemon.formats.source import ArraySource
+from semid_daemon.formats.torch_pickle import Tensor, read_pickle
 from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray
 
 LEGACY_MAGICS = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19",)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from semid_daemon.base.types import EmbeddingBatch, FloatArray
 from semid_daemon.formats.faults import NOT_FINITE
 from semid_daemon.formats.item_ids import IdBlock
 from semid_daemon.formats.vectors import nonfinite_rows
-from semid_daemon.records import EmbeddingBatch, FloatArray
 
 
 def chunk_bounds(rows: int, chunk_rows: int, start_row: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from semid_daemon.errors import BadFileError, IncompleteFileError
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.byte_ranges import FileRegion, read_at, size_of
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
@@ -21,7 +22,6 @@ from semid_daemon.formats.fields import (
     show_shape,
 )
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
-from semid_daemon.formats.regions import FileRegion, read_at, size_of
 from semid_daemon.formats.sidecar import OutsideIds
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray

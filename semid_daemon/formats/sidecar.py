@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from semid_daemon.errors import BadFileError, IncompleteFileError
-from semid_daemon.field_names import FieldNames
+from semid_daemon.base.drop_file import FieldNames
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.byte_ranges import FileRegion, size_of
 from semid_daemon.formats.faults import ID_NOT_TEXT, ID_TOO_LONG, content_errors
 from semid_daemon.formats.fields import check_id_count
 from semid_daemon.formats.item_ids import MAX_ID_BYTES, IdBlock, IdColumn, RowNumbers, checked
-from semid_daemon.formats.npy import id_array, read_npy_header
-from semid_daemon.formats.regions import FileRegion, size_of
+from semid_daemon.formats.npy_header import id_array, read_npy_header
 
 SIDECAR_SUFFIXES = (".ids.txt", ".ids.npy")
 

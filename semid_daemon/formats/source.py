@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from semid_daemon.base.types import EmbeddingBatch, FloatArray
 from semid_daemon.formats.faults import content_errors
 from semid_daemon.formats.item_ids import IdColumn
 from semid_daemon.formats.rows import chunk_bounds, make_batch
 from semid_daemon.formats.vectors import VectorArray
-from semid_daemon.records import EmbeddingBatch, FloatArray
 
 Empty = Callable[[int, int], FloatArray]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semid_daemon.errors import BadFileError
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.base.types import FloatArray
+from semid_daemon.formats.byte_ranges import Region
 from semid_daemon.formats.fields import FLOATS_WANTED
-from semid_daemon.formats.regions import Region
-from semid_daemon.records import FloatArray
 
 # Small enough that a block is converted while it is in the cache.
 _BLOCK_BYTES = 1 << 18

@@ -8,16 +8,16 @@ from semid_daemon.quantizer.continual import CandidateState, ContinualTrainer
 from semid_daemon.quantizer.device import describe_device, memory_for, resolve_device
 from semid_daemon.quantizer.distance import SquaredEuclideanDistance
 from semid_daemon.quantizer.encoding import Encoder
-from semid_daemon.quantizer.grid_schedule import GridTrainer
-from semid_daemon.quantizer.initializers import KMeansPlusPlusInitInitializer
-from semid_daemon.quantizer.judging import NextBest, quantization_errors
-from semid_daemon.quantizer.kmeans import MiniBatchKMeans
+from semid_daemon.quantizer.evaluate import NextBest, quantization_errors
+from semid_daemon.quantizer.grid.initializers import KMeansPlusPlusInitInitializer
+from semid_daemon.quantizer.grid.kmeans import MiniBatchKMeans
+from semid_daemon.quantizer.grid.losses import WeightedSquaredError
+from semid_daemon.quantizer.grid.residual import ResidualQuantization
+from semid_daemon.quantizer.grid.train import train
+from semid_daemon.quantizer.grid.trainer import GridTrainer
 from semid_daemon.quantizer.lloyd import LloydTrainer
-from semid_daemon.quantizer.losses import WeightedSquaredError
 from semid_daemon.quantizer.neighbours import neighbours, shared_prefixes
-from semid_daemon.quantizer.parallel import leaving_a_core, worker_beside_others
-from semid_daemon.quantizer.residual import ResidualQuantization
-from semid_daemon.quantizer.training_loop import train
+from semid_daemon.quantizer.threads import leaving_a_core, worker_beside_others
 
 __all__ = [
     "CandidateState",

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign, cluster_sums, subtract_centroids
-from semid_daemon.records import Codebooks, CountArray, FloatArray
+from semid_daemon.base.types import Codebooks, CountArray, FloatArray
+from semid_daemon.quantizer.assign import assign, cluster_sums, subtract_centroids
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
 _LEARNED_VALUES = 4096 * 384  # of the rows of a chunk that are learned from, unless those are fewer than:

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from semid_daemon.errors import ConfigError
-from semid_daemon.records import FloatArray
+from semid_daemon.base.errors import ConfigError
+from semid_daemon.base.types import FloatArray
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from semid_daemon.quantizer.exact import encode_exact
+from semid_daemon.quantizer.reference import encode_exact
 
 # The most elements of an N×K block that `nearest` holds at once: 16 MiB of float32.
 MAX_BLOCK_ELEMENTS = 2**22

@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
-from semid_daemon.quantizer.clustering import best_two
+from semid_daemon.base.types import CodeArray, Codebooks, FloatArray
+from semid_daemon.quantizer.assign import best_two
 from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
-from semid_daemon.quantizer.exact import encode_exact, encode_searching
-from semid_daemon.quantizer.parallel import for_each_span, threads_for
-from semid_daemon.quantizer.products import PackedCentroids, can_pack, products
-from semid_daemon.records import CodeArray, Codebooks, FloatArray
+from semid_daemon.quantizer.matmul import PackedCentroids, can_pack, products
+from semid_daemon.quantizer.reference import encode_exact, encode_searching
+from semid_daemon.quantizer.threads import for_each_span, threads_for
 
 _EPS = float(np.finfo(np.float32).eps)
 # The rounding of a float32 dot product of D terms has a standard deviation of about EPS sqrt(D) / 8 of

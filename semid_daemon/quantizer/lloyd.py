@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign, assign_two, cluster_sums, subtract_centroids
+from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
+from semid_daemon.quantizer.assign import assign, assign_two, cluster_sums, subtract_centroids
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.seeding import seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
-from semid_daemon.records import Codebooks, FloatArray, TrainingStep
 
 _LLOYD_PER_ROUND = 4
 _MAX_ROUNDS = 12

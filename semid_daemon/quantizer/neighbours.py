@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from semid_daemon.base.types import CodeArray, FloatArray
 from semid_daemon.quantizer.distance import full_float32_matmul
-from semid_daemon.records import CodeArray, FloatArray
 
 NEIGHBOURS = 10
 _QUERIES_AT_ONCE = 64

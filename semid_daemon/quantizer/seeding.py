@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import assign
+from semid_daemon.quantizer.assign import assign
 from semid_daemon.quantizer.distance import full_float32_matmul
 
 # Seeding looks at so many rows per cluster, with so many candidates per draw: more of either does not lower

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semid_daemon.quantizer.clustering import cluster_sums
+from semid_daemon.quantizer.assign import cluster_sums
 
 _POWER_ITERATIONS = 2
 _CHUNK_BYTES = 1 << 26

@@ -9,9 +9,8 @@ from __future__ import annotations
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from semid_daemon.failpoints import failpoint
-from semid_daemon.store.prefix_key import BITS
-from semid_daemon.store.version import APPLICATION_ID, SCHEMA_VERSION
+from semid_daemon.base.failpoints import failpoint
+from semid_daemon.store.layout import APPLICATION_ID, BITS, SCHEMA_VERSION
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "migrations"]
 

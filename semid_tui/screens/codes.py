@@ -10,14 +10,15 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.browsing import Match
-from semid_daemon.store.watching import Pulse, Usage
-from semid_tui.bars import heat, rank_profile, sparkline
-from semid_tui.cells import CellWidget, Line, Marker, Part, Span, length, line, rule
-from semid_tui.feeds import Feed, SamplesFeed, UsageFeed
-from semid_tui.numbers import clean, count, fit, percent
-from semid_tui.palette import HEATS, layer_style
-from semid_tui.panes import Pane
+from semid_daemon.store.read.monitor import Pulse, Usage
+from semid_daemon.store.read.search import Match
+from semid_tui.data.queries import Feed, SamplesFeed, UsageFeed
+from semid_tui.render.bars import heat, rank_profile, sparkline
+from semid_tui.render.spans import Line, Marker, Part, Span, length, line, rule
+from semid_tui.render.text import clean, count, fit, percent
+from semid_tui.render.theme import HEATS, layer_style
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
 
 _LABEL = 7  # cells left of the grid
 

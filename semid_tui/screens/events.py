@@ -9,13 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.watching import CommandState, Event, Pulse
-from semid_tui.cells import CellWidget, Line, Part, line, rule
-from semid_tui.feeds import CommandsFeed, EventsFeed, Feed
-from semid_tui.filtering import FilteredPane
-from semid_tui.lost import wrapped
-from semid_tui.numbers import age_s, clean, clock, duration, fit
-from semid_tui.palette import LEVEL_STYLES
+from semid_daemon.store.read.monitor import CommandState, Event, Pulse
+from semid_tui.data.queries import CommandsFeed, EventsFeed, Feed
+from semid_tui.render.spans import Line, Part, line, rule
+from semid_tui.render.text import age_s, clean, clock, duration, fit, wrapped
+from semid_tui.render.theme import LEVEL_STYLES
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.filtered_pane import FilteredPane
 
 _MOST = 500
 _LEVELS = ("", "warning", "error", "info")

@@ -10,15 +10,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.browsing import FILE_ORDERS, FileRow, FilesPage, Key
-from semid_daemon.store.watching import Pulse
-from semid_tui.cells import CellWidget, Line, Marker, Part, Span, line, rule
-from semid_tui.feeds import Feed, FilesFeed, RetriableFeed
-from semid_tui.filtering import FilteredPane
-from semid_tui.lost import wrapped
-from semid_tui.numbers import clean, clock, count, fit, size
-from semid_tui.palette import STATUS_STYLES
-from semid_tui.scrolling import ScrolledRows
+from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.search import FILE_ORDERS, FileRow, FilesPage, Key
+from semid_tui.data.queries import Feed, FilesFeed, RetriableFeed
+from semid_tui.render.spans import Line, Marker, Part, Span, line, rule
+from semid_tui.render.text import clean, clock, count, fit, size, wrapped
+from semid_tui.render.theme import STATUS_STYLES
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.filtered_pane import FilteredPane
+from semid_tui.widgets.scrolled_rows import ScrolledRows
 
 STATUSES = ("", "pending", "loading", "done", "rejected", "deferred")
 _GLYPHS = {"pending": "·", "loading": "▸", "done": "✓", "rejected": "✗", "deferred": "↻"}

@@ -9,13 +9,14 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.lineage import Difference, GenerationLine, Lineage
-from semid_tui.bars import sparkline
-from semid_tui.cells import CellWidget, Line, Marker, Part, line, rule
-from semid_tui.feeds import Feed, LineageFeed
-from semid_tui.numbers import clean, clock, count, figure, fit, loss, percent
-from semid_tui.palette import layer_style
-from semid_tui.panes import Pane
+from semid_daemon.store.read.generations import Difference, GenerationLine, Lineage
+from semid_tui.data.queries import Feed, LineageFeed
+from semid_tui.render.bars import sparkline
+from semid_tui.render.spans import Line, Marker, Part, line, rule
+from semid_tui.render.text import clean, clock, count, figure, fit, loss, percent
+from semid_tui.render.theme import layer_style
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
 
 STATUS_STYLES = {"active": "good", "ready": "accent", "preparing": "warn", "retired": "dim"}
 _ORIGINS = {"first": "first rows", "anew": "all rows", "candidate": "candidate"}

@@ -10,12 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.browsing import Found
-from semid_tui.cells import CellWidget, Line, Marker, Span, line, rule
-from semid_tui.feeds import Feed, FindFeed
-from semid_tui.numbers import clean, clock, fit
-from semid_tui.palette import layer_style
-from semid_tui.panes import Pane
+from semid_daemon.store.read.search import Found
+from semid_tui.data.queries import Feed, FindFeed
+from semid_tui.render.spans import Line, Marker, Span, line, rule
+from semid_tui.render.text import clean, clock, fit
+from semid_tui.render.theme import layer_style
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
 
 _HINT = (
     ("numpy", "an item by its ID, or the beginning of one"),

@@ -9,13 +9,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 
-from semid_daemon.store.browsing import FileRow
-from semid_daemon.store.watching import Event, LossCurve, Pulse, Usage
-from semid_tui.cells import CellWidget, Line
-from semid_tui.chart import View, loss_lines
-from semid_tui.feeds import EventsFeed, Feed, LossFeed, TroubleFeed, UsageFeed
-from semid_tui.glance import all_files_lines, codebook_lines, event_lines, host_lines, trouble_lines, work_lines
-from semid_tui.panes import Pane
+from semid_daemon.store.read.monitor import Event, LossCurve, Pulse, Usage
+from semid_daemon.store.read.search import FileRow
+from semid_tui.data.queries import EventsFeed, Feed, LossFeed, TroubleFeed, UsageFeed
+from semid_tui.render.chart import View, loss_lines
+from semid_tui.render.overview import (
+    all_files_lines,
+    codebook_lines,
+    event_lines,
+    host_lines,
+    trouble_lines,
+    work_lines,
+)
+from semid_tui.render.spans import Line
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
 
 
 class OverviewPart(CellWidget, can_focus=True):

@@ -8,14 +8,15 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.watching import LossCurve, Pulse
-from semid_tui.cells import CellWidget, Line, line, rule
-from semid_tui.chart import View, loss_lines, run_number, smooth, value_at
-from semid_tui.feeds import Feed, LossFeed
-from semid_tui.numbers import clean, loss
-from semid_tui.palette import layer_style
-from semid_tui.panes import Pane
-from semid_tui.status import liveness
+from semid_daemon.store.read.monitor import LossCurve, Pulse
+from semid_tui.data.queries import Feed, LossFeed
+from semid_tui.render.chart import View, loss_lines, run_number, smooth, value_at
+from semid_tui.render.spans import Line, line, rule
+from semid_tui.render.status import liveness
+from semid_tui.render.text import clean, loss
+from semid_tui.render.theme import layer_style
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
 
 _WINDOWS = (0, 10_000, 1_000, 100)
 

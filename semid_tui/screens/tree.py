@@ -10,15 +10,16 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.browsing import Branch
-from semid_daemon.store.watching import Pulse
-from semid_tui.bars import blocks
-from semid_tui.cells import CellWidget, Line, Part, line, rule
-from semid_tui.feeds import Feed, TreeFeed
-from semid_tui.numbers import clean, fit
-from semid_tui.palette import layer_style
-from semid_tui.panes import Pane
-from semid_tui.scrolling import ScrolledRows
+from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.search import Branch
+from semid_tui.data.queries import Feed, TreeFeed
+from semid_tui.render.bars import blocks
+from semid_tui.render.spans import Line, Part, line, rule
+from semid_tui.render.text import clean, fit
+from semid_tui.render.theme import layer_style
+from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import Pane
+from semid_tui.widgets.scrolled_rows import ScrolledRows
 
 _PAGE = 500
 

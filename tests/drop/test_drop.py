@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.drop import finish
-from semid_daemon.drop.reading import FileChangedError, digest_of, open_drop_file
+from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.text import path_of, printable
+from semid_daemon.drop import dispose as finish
+from semid_daemon.drop.open_file import FileChangedError, digest_of, open_drop_file
 from semid_daemon.drop.scan import Scan, scan
-from semid_daemon.drop.settling import Settling
-from semid_daemon.drop.wakeups import Wakeups
-from semid_daemon.names import path_of, printable
-from semid_daemon.records import DropFile
+from semid_daemon.drop.settle import Settling
+from semid_daemon.drop.watch import Wakeups
 
 SIDECARS = (".ids.txt", ".ids.npy")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fault_tools import benchmark
+from tests.faults.tools import benchmark
 
 
 def test_a_few_kills_and_nothing_disagrees(tmp_path: Path):

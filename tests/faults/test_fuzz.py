@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fault_tools import benchmark
+
+from tests.faults.tools import benchmark
 
 
 @pytest.mark.parametrize("seed", [11, 12])

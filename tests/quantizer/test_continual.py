@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semid_daemon.base.types import Codebooks
 from semid_daemon.quantizer import CandidateState, ContinualTrainer, continual, resolve_device
-from semid_daemon.records import Codebooks
 
 CPU = resolve_device("cpu")
 

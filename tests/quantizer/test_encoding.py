@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semid_daemon.base.types import CodeArray, Codebooks, FloatArray
 from semid_daemon.quantizer import Encoder, encoding
-from semid_daemon.quantizer.exact import encode_exact
-from semid_daemon.records import CodeArray, Codebooks, FloatArray
+from semid_daemon.quantizer.reference import encode_exact
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]

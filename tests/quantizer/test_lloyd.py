@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
 from semid_daemon.quantizer import Encoder, LloydTrainer, lloyd
-from semid_daemon.quantizer.clustering import assign, cluster_sums
+from semid_daemon.quantizer.assign import assign, cluster_sums
 from semid_daemon.quantizer.seeding import greedy_kmeans_plus_plus, kmeans_parallel, seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
-from semid_daemon.records import Codebooks, FloatArray, TrainingStep
-from semid_daemon.store.health import layer_health
+from semid_daemon.store.write.health import layer_health
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blocks import README, Block, blocks, pattern
-from conftest import drop_npz
-from newcomers import ROOT, Newcomer, newcomer  # noqa: F401 (a fixture)
-from reference import reference, written
 
 from semid_daemon.config import parse_config
+from tests.catalogues import drop_npz
+from tests.readme.blocks import README, Block, blocks, pattern
+from tests.readme.newcomers import ROOT, Newcomer, newcomer  # noqa: F401 (a fixture)
+from tests.readme.reference import reference, written
 
 BLOCKS = blocks()
 PROGRESS = re.compile(
@@ -202,7 +202,7 @@ def test_the_views_are_those_of_the_database(catalogue: Path):
 
 def test_every_command_and_every_link_is_there(newcomer: Newcomer):
     text = README.read_text()
-    commands = newcomer.type("python -c 'from semid_daemon.cli import main; print(*main.commands)'").stdout.split()
+    commands = newcomer.type("python -c 'from semid_daemon.cli.main import main; print(*main.commands)'").stdout.split()
     assert [name for name in commands if f"semid {name}" not in text] == []
     assert "More:" not in newcomer.type("semid --help").stdout, "put it into a section of cli_group"
     scripts = [path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_daemon.config import parse_config
-from semid_daemon.store.version import SCHEMA_VERSION
+from semid_daemon.store.layout import SCHEMA_VERSION
 
 DIRECTORY = Path(__file__).parent.parent / "data" / "releases"
 ITEMS = 150
@@ -44,10 +44,10 @@ def make(target: Path) -> None:
     """A catalogue of 150 items in two files, one of them known under two names, and of a rejected file."""
     import threading
 
-    from semid_daemon.console import PlainProgress
-    from semid_daemon.service import Service
-    from semid_daemon.state import make_directories
-    from semid_daemon.store.writer import Writer
+    from semid_daemon.daemon.service import Service
+    from semid_daemon.daemon.state_lock import make_directories
+    from semid_daemon.runtime.progress import PlainProgress
+    from semid_daemon.store.write.writer import Writer
 
     rows_ND = np.random.default_rng(7).normal(size=(ITEMS, 8)).astype(np.float32)
     rows_ND[149] = rows_ND[3]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.config import Config
-from tui.recorded import configured, copy_of, record
+from tests.tui.recorded import configured, copy_of, record
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
-from semid_daemon.records import Codebooks, EmbeddingBatch, TrainingStep
-from semid_daemon.store.writer import Metric, Writer
+from semid_daemon.store.write.writer import Metric, Writer
 from semid_tui.app import MonitorApp
-from semid_tui.cells import Marker
+from semid_tui.render.spans import Marker
 
 LAYERS, CODES, ITEMS = 3, 16, 600
 NASTY = "evil[red]\x1b[31m\nname\u202e.npz"  # markup, an escape sequence, a line break, a change of direction

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from semid_daemon.commands import CommandDesk
 from semid_daemon.config import Config
-from semid_daemon.store.writer import Writer
-from semid_tui.dialogs import ChoiceScreen, Palette
-from semid_tui.gateway import Gateway, ReadOnlyError
-from tui.recorded import Looking, look
+from semid_daemon.daemon.command_server import CommandDesk
+from semid_daemon.store.write.writer import Writer
+from semid_tui.data.commands import Gateway, ReadOnlyError
+from semid_tui.widgets.dialogs import ChoiceScreen, Palette
+from tests.tui.recorded import Looking, look
 
 
 def requests(config: Config) -> list[tuple[str, dict]]:

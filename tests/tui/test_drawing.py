@@ -8,17 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semid_daemon.store.browsing import Branch
-from semid_daemon.store.watching import LossCurve, LossPoint
-from semid_tui.bars import bar, blocks, heat, rank_profile, sparkline
-from semid_tui.cells import cells_of, changed_spans, ends, line, plain, rule
-from semid_tui.chart import View, draw_loss, last_smoothed, nice, smooth, ticks, value_at, value_range
-from semid_tui.gateway import Sent
-from semid_tui.lost import wrapped
-from semid_tui.numbers import clean, count, duration, fit, short, size, width
+from semid_daemon.store.read.monitor import LossCurve, LossPoint
+from semid_daemon.store.read.search import Branch
+from semid_tui.data.commands import Sent
+from semid_tui.render.bars import bar, blocks, heat, rank_profile, sparkline
+from semid_tui.render.chart import View, draw_loss, last_smoothed, nice, smooth, ticks, value_at, value_range
+from semid_tui.render.spans import cells_of, changed_spans, ends, line, plain, rule
+from semid_tui.render.status import SCREENS, command_line, tab_line
+from semid_tui.render.text import clean, count, duration, fit, short, size, width, wrapped
 from semid_tui.screens.codes import Grid
 from semid_tui.screens.tree import unfolded_rows
-from semid_tui.status import SCREENS, command_line, tab_line
 
 
 def curve(*losses: float, layer: int = 0) -> LossCurve:

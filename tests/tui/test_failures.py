@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.config import Config
-from semid_daemon.store.version import SCHEMA_VERSION
-from semid_daemon.store.watched import UnavailableError
-from semid_daemon.store.watching import Watch
-from semid_daemon.store.writer import Writer
-from tui.recorded import Looking, alive, execute, look
+from semid_daemon.store.layout import SCHEMA_VERSION
+from semid_daemon.store.read.connection import UnavailableError
+from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.write.writer import Writer
+from tests.tui.recorded import Looking, alive, execute, look
 
 
 def move(source: Path, target: Path) -> None:
@@ -124,7 +124,7 @@ def test_may_not_be_read_is_told(recorded: Config, monkeypatch: pytest.MonkeyPat
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("semid_daemon.store.watched.os.stat", refuse)
+    monkeypatch.setattr("semid_daemon.store.read.connection.os.stat", refuse)
     with pytest.raises(UnavailableError, match="share a group") as raised:
         Watch(recorded.database)
     assert raised.value.title == "The database may not be read"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.config import Config
-from semid_daemon.store.watching import Watch
-from semid_daemon.store.writer import Writer
-from tui.recorded import CODES, ITEMS, Looking, ago, configured, execute, look
+from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.write.writer import Writer
+from tests.tui.recorded import CODES, ITEMS, Looking, ago, configured, execute, look
 
 SIZES = [(60, 18), (80, 24), (120, 35), (160, 45)]
 # What each screen must say at any size.

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import SMALL, Rows, drop_npz, ids
 
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.reader import Reader
-from tui.terminal import Terminal
+from semid_daemon.store.read.status import Reader
+from tests.catalogues import SMALL, Rows, drop_npz, ids
+from tests.tui.terminal import Terminal
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ async def _visit(port: int, wanted: str) -> tuple[str, str]:
 
 
 def test_served_processes_are_read_only(recorded: Config):
-    from semid_tui.serving import served_command
+    from semid_tui.serve import served_command
 
     command = shlex.split(served_command(recorded.root / "semid.toml", 1.0))
     assert "--readonly" in command

@@ -1,0 +1,88 @@
+"""`semid demo`: the whole of semid on bundled embeddings of Python packages, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from semid_daemon.base.errors import ConfigError
+from semid_daemon.cli.main import item_text, run_daemon
+from semid_daemon.config import TEMPLATE, load_config
+from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.store.read.status import Reader
+
+SHOWN = ("numpy", "django", "pytest", "boto3")
+
+
+def run_demo(directory: Path | None, device: str) -> int:
+    """Make a catalogue, drop the sample in two files, run the daemon over it, and look at the result."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = directory or Path(tempfile.mkdtemp(prefix="semid-demo-"))
+    if (root / "semid.toml").exists():
+        raise ConfigError(f"{root}: holds a catalogue already; choose an empty directory")
+    root.mkdir(parents=True, exist_ok=True)
+    settings = root / "semid.toml"
+    settings.write_text(TEMPLATE.replace('device = "auto"', f'device = "{device}"'), encoding="utf-8")
+    config = load_config(settings)
+    make_directories(config)
+
+    with (
+        files("semid_daemon.sample").joinpath("packages-popular.npz").open("rb") as sample,
+        np.load(sample) as arrays,
+    ):
+        item_ids, embeddings_ND = arrays["item_ids"], arrays["embeddings"]
+    half = len(item_ids) // 2
+    # As producers should: written under a name that is passed over, then renamed.
+    first = config.drop_dir / ".packages-1.npz.tmp"
+    with first.open("wb") as file:
+        np.savez(file, item_ids=item_ids[:half], embeddings=embeddings_ND[:half])
+    os.rename(first, config.drop_dir / "packages-1.npz")
+    second = config.drop_dir / ".packages-2.parquet.tmp"
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND[half:].reshape(-1)), embeddings_ND.shape[1])
+    pq.write_table(pa.table({"item_id": item_ids[half:].tolist(), "embedding": vectors}), second)
+    os.rename(second, config.drop_dir / "packages-2.parquet")
+    click.echo(f"dropped packages-1.npz and packages-2.parquet, {len(item_ids):,} items, into {config.drop_dir}\n")
+
+    status = run_daemon(config, once=True)
+    if status:
+        return status
+    with Reader(config.database) as reader:
+        snapshot = reader.status()
+        click.echo(f"\n{snapshot.items:,} items have a semantic ID; unique rate {snapshot.unique_rate:.3f}")
+        for layer in snapshot.layers:
+            click.echo(
+                f"  layer {layer.layer}: {config.quantizer.codebook_size - layer.dead_codes} of"
+                f" {config.quantizer.codebook_size} codes in use, perplexity {layer.perplexity:.0f}"
+            )
+        click.echo("\nsemid lookup " + " ".join(SHOWN))
+        for name in SHOWN:
+            item = reader.lookup(name)
+            if item is not None:
+                click.echo(item_text(item))
+    query = "SELECT item_id, semantic_id FROM semantic_ids WHERE item_id LIKE 'flask%' ORDER BY item_id LIMIT 3"
+    click.echo(f'\nsqlite3 {config.database} "{query}"')
+    connection = sqlite3.connect(f"{config.database.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        for row in connection.execute(query):
+            click.echo("|".join(row))
+    finally:
+        connection.close()
+    click.echo(f"\nThe catalogue is in {root}. Type next:")
+    click.echo(f"  semid status -c {settings}")
+    click.echo(f"  semid lookup -c {settings} --prefix {_a_prefix(config.database)}")
+    click.echo(f"  semid run -c {settings}      # then drop more files into {config.drop_dir}")
+    return 0
+
+
+def _a_prefix(database: Path) -> str:
+    with Reader(database) as reader:
+        item = reader.lookup(SHOWN[0])
+    return "-".join(map(str, item.codes[:2])) if item else "0"

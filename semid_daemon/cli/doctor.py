@@ -1,0 +1,209 @@
+"""`semid doctor`: looks at everything, changes nothing, says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from semid_daemon.base.errors import CodebookError, ConfigError
+from semid_daemon.config import Config
+from semid_daemon.drop.locate import find_kept
+from semid_daemon.store.read.checks import DatabaseChecks, DatabaseReport, KeptFile
+
+_LOW_SPACE_BYTES = 1 << 30
+_WAL_RESET_FIXED = (3, 51, 3)
+_RESTORE = "stop the daemon and restore a backup"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `remedy` is empty where all is well."""
+
+    level: Literal["ok", "warning", "error"]
+    check: str
+    message: str
+    remedy: str = ""
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Every check, one finding or more each, in order of importance. Nothing is written anywhere."""
+    report = None
+    for finding in _database(config):
+        if isinstance(finding, DatabaseReport):
+            report = finding
+        else:
+            yield finding
+    yield from _codebooks(config, report)
+    yield from _files(config, report)
+    yield from _embeddings(config, report)
+    yield from _directories(config)
+    yield from _space(config)
+    yield from _watching(config)
+    yield from _device(config)
+    yield _sqlite()
+
+
+def _database(config: Config) -> Iterator[Finding | DatabaseReport]:
+    path = config.database
+    if not path.exists():
+        yield Finding("error", "database", f"{path}: missing", "`semid init` makes one; if there was one, restore it")
+        return
+    try:
+        report = DatabaseChecks(path).run()
+    except sqlite3.DatabaseError as error:
+        yield Finding("error", "database", f"{path}: cannot be read: {error}", _RESTORE)
+        return
+    for fault in report.faults:
+        yield Finding("error", "database", f"{path}: {fault}", _RESTORE)
+    if not report.faults:
+        yield Finding("ok", "database", f"{path}: whole; every count equals its rows ({report.items:,} items)")
+    yield report
+
+
+def _codebooks(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
+    from semid_daemon.codebooks.files import codebook_path, load_codebooks
+
+    directory = config.codebooks_dir
+    named = set() if report is None else set(report.fingerprints)
+    faults = 0
+    for fingerprint in sorted(named):
+        try:
+            load_codebooks(directory, fingerprint)
+        except (CodebookError, OSError) as error:
+            faults += 1
+            yield Finding("error", "codebooks", str(error), "restore the file from a backup")
+    if report is None or not directory.is_dir():
+        return
+    wanted = {codebook_path(directory, name) for name in named}
+    orphans = sorted(path.name for path in directory.iterdir() if path not in wanted)
+    if orphans:
+        message = f"{directory}: {len(orphans)} files that no generation names: {', '.join(orphans[:5])}"
+        yield Finding("warning", "codebooks", message, "the daemon removes them when it starts")
+    if not faults:
+        yield Finding("ok", "codebooks", f"{len(named)} generation(s), each as its fingerprint says")
+
+
+def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
+    if report is None:
+        return
+    for status, count in (("deferred", report.deferred), ("rejected", report.rejected)):
+        if count:
+            where = f"SELECT file, reason FROM files WHERE status = '{status}'"
+            remedy = f"{where} says why; `semid retry --all` tries them again once the cause is gone"
+            yield Finding("warning", "files", f"{count:,} {status}", remedy)
+
+
+def _embeddings(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
+    """Are the embeddings that a refresh encodes again where they were left? Looks at names and sizes only."""
+    from semid_daemon.codebooks.spool import segment_path
+
+    if report is None or config.generations.keep_embeddings == "nothing":
+        return
+    faults = 0
+    for segment, known_bytes in sorted(report.spool_ends.items()):
+        path = segment_path(config.spool_dir, segment)
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        if size_bytes < known_bytes:
+            faults += 1
+            message = f"{path}: {size_bytes:,} bytes of at least {known_bytes:,}"
+            yield Finding("error", "embeddings", message, "restore the file from a backup")
+    gone = [kept.names[0] for kept in report.in_files if not _is_kept(config, kept)]
+    if gone:
+        faults += 1
+        message = f"{len(gone):,} files are not in {config.done_dir} any more: {', '.join(gone[:5])}"
+        remedy = "put them back: a refresh cannot give their items new IDs without their embeddings"
+        yield Finding("warning", "embeddings", message, remedy)
+    if not faults:
+        yield Finding("ok", "embeddings", "all kept: a refresh can encode every item again")
+
+
+def _is_kept(config: Config, kept: KeptFile) -> bool:
+    return any(
+        True
+        for name in kept.names
+        for _ in find_kept(
+            name, kept.digest, kept.size_bytes, config.drop_dir, config.done_dir, (), config.ingest.fields
+        )
+    )
+
+
+def _directories(config: Config) -> Iterator[Finding]:
+    directories = {
+        "paths.drop": config.drop_dir,
+        "paths.state": config.state_dir,
+        "commands": config.commands_dir,
+        "paths.done": config.done_dir,
+        "paths.rejected": config.rejected_dir,
+    }
+    faults = 0
+    for name, directory in directories.items():
+        there = directory
+        while not there.exists() and name in ("paths.done", "paths.rejected"):  # made when first needed
+            there = there.parent
+        if not there.is_dir():
+            faults += 1
+            yield Finding("error", "directories", f"{name}: {directory} is not there", "`semid init` makes it")
+        elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            faults += 1
+            remedy = "give the daemon's user read, write and search permission (this check is of who runs doctor)"
+            yield Finding("error", "directories", f"{name}: {there} may not be read and written", remedy)
+    if not faults:
+        yield Finding("ok", "directories", "all there, readable and writable")
+
+
+def _space(config: Config) -> Iterator[Finding]:
+    low = 0
+    for name, directory in {"paths.state": config.state_dir, "paths.done": config.done_dir.parent}.items():
+        if not directory.exists():
+            continue
+        free = shutil.disk_usage(directory).free
+        nodes = os.statvfs(directory)
+        if free < _LOW_SPACE_BYTES or (nodes.f_files and nodes.f_favail < 1000):
+            low += 1
+            message = f"{name}: {free / 2**20:,.0f} MB and {nodes.f_favail:,} inodes free on the disk of {directory}"
+            yield Finding("warning", "space", message, "free some: without space files are deferred until there is")
+    if not low:
+        yield Finding("ok", "space", "more than 1 GB free")
+
+
+def _watching(config: Config) -> Iterator[Finding]:
+    limit = _number(Path("/proc/sys/fs/inotify/max_user_watches"))
+    if limit is None or not config.drop_dir.is_dir():
+        return
+    needed = sum(1 for _ in os.walk(config.drop_dir))
+    if needed > limit // 2:
+        message = f"{needed:,} directories to watch, the system allows {limit:,} in all"
+        remedy = "raise fs.inotify.max_user_watches; until then files are found by the scan every drop.rescan_s"
+        yield Finding("warning", "watching", message, remedy)
+    else:
+        yield Finding("ok", "watching", f"{needed:,} of {limit:,} inotify watches needed")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    from semid_daemon.quantizer import describe_device, resolve_device
+
+    try:
+        yield Finding("ok", "device", describe_device(resolve_device(config.quantizer.device)))
+    except ConfigError as error:
+        yield Finding("error", "device", str(error), "see the message")
+
+
+def _sqlite() -> Finding:
+    version = sqlite3.sqlite_version_info
+    text = f"SQLite {sqlite3.sqlite_version}"
+    if version < _WAL_RESET_FIXED:
+        # Reported of 3.7.0 to 3.51.2, for several writing connections.
+        return Finding("ok", "sqlite", f"{text}: sound as long as the daemon alone writes to the database")
+    return Finding("ok", "sqlite", text)

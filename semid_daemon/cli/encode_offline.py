@@ -1,0 +1,84 @@
+"""IDs for files of embeddings by given codebooks, without daemon and database."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semid_daemon.base.errors import BadFileError, MachineError
+from semid_daemon.cli.inspect_file import Advance, opened_at
+from semid_daemon.codebooks.api import Codebooks, semantic_ids_of
+from semid_daemon.config import Ingest
+from semid_daemon.export.columns import CODES, code_lists
+from semid_daemon.ingest.open_embeddings import usable, wrong_dimension
+
+
+def encode_files(
+    paths: Sequence[Path],
+    out: Path,
+    codebooks: Codebooks,
+    settings: Ingest,
+    on_open: Callable[[Path, int], Advance],
+) -> tuple[int, dict[str, int]]:
+    """Write `item_id, semantic_id, codes` of every usable row of some files to a parquet file, whole or not at all.
+
+    Rows come in the order of the files; an item that occurs twice is there twice. Gives the number of rows
+    written, and of those left out by reason. Raises BadFileError naming the file that cannot be used,
+    MachineError when `out` cannot be written, OSError when a file cannot be read.
+    """
+    written = 0
+    left_out: Counter[str] = Counter()
+    schema = pa.schema([("item_id", pa.string()), ("semantic_id", pa.string()), ("codes", CODES)])
+    schema = schema.with_metadata({"semid.fingerprint": codebooks.fingerprint})
+    with _whole(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for path in paths:
+            try:
+                with opened_at(path, settings.fields) as (_, source):
+                    if source.rows and source.dim != codebooks.dim:
+                        raise wrong_dimension(source.dim, codebooks.dim, "the codebooks")
+                    advance = on_open(path, source.rows)
+                    for read in source.batches(settings.chunk_rows):
+                        batch = usable(read, settings)
+                        left_out.update(batch.rejected)
+                        if batch.item_ids:
+                            codes_NL = codebooks.encode(batch.embeddings_ND)
+                            columns = {
+                                "item_id": batch.item_ids,
+                                "semantic_id": semantic_ids_of(codes_NL),
+                                "codes": code_lists(codes_NL.astype(np.int64)),
+                            }
+                            writer.write_table(pa.table(columns, schema=schema))
+                        written += len(batch.item_ids)
+                        advance(read.rows_read)
+            except BadFileError as error:
+                raise BadFileError(f"{path}: {error}; nothing was written") from error
+    return written, dict(left_out)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A file beside `out`, made durable and renamed to it in the end; removed when that is not reached."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{out.name[:100]}.", suffix=".part", dir=out.parent)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(descriptor, 0o666 & ~mask)
+    except OSError as error:
+        raise MachineError(f"{out}: cannot be written: {error.strerror or error}") from error
+    partial = Path(name)
+    try:
+        yield partial
+        os.fsync(descriptor)
+        os.rename(partial, out)
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""What would be read of a file of embeddings, and why some of it would not. Without torch: it answers at once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from semid_daemon.base.drop_file import DropFile, FieldNames
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.base.text import printable
+from semid_daemon.config import Ingest
+from semid_daemon.drop.open_file import FileChangedError, open_drop_file
+from semid_daemon.drop.scan import possible_sidecars, signature_of
+from semid_daemon.formats import SIDECAR_SUFFIXES, EmbeddingSource, open_source
+from semid_daemon.store.write.items import ZERO_VECTOR
+
+_FIRST_IDS = 5
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What would be read of a file. `vector_field` and `id_field` are None where the format names none."""
+
+    file: str
+    format: str
+    rows: int
+    dim: int
+    dtype: str
+    vector_field: str | None
+    id_field: str | None
+    sidecar: str | None
+    first_ids: list[str]
+    rows_usable: int
+    rows_rejected: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
+def file_at(path: Path, fields: FieldNames) -> DropFile:
+    """The file at a path with the sidecar that belongs to it, as the drop directory would give it.
+
+    Links are followed. Raises OSError, or BadFileError for what is no file.
+    """
+    named = path.absolute()
+    found = named.resolve(strict=True)
+    if not found.is_file():
+        raise BadFileError("is no regular file; give the files of a directory one by one")
+    sidecar = next((each for each in possible_sidecars(named, SIDECAR_SUFFIXES) if each.is_file()), None)
+    behind = sidecar.resolve() if sidecar else None
+    return DropFile(
+        path=found,
+        name=printable(Path(named.name)),
+        signature=signature_of(os.stat(found)),
+        sidecar=behind,
+        sidecar_signature=signature_of(os.stat(behind)) if behind else None,
+        fields=fields,
+    )
+
+
+@contextmanager
+def opened_at(path: Path, fields: FieldNames) -> Iterator[tuple[DropFile, EmbeddingSource]]:
+    """A file opened as embeddings, checked in the end to be the same still.
+
+    Raises BadFileError for a file that cannot be used, OSError for one that cannot be read.
+    """
+    file = file_at(path, fields)
+    sidecar_name = file.sidecar.name if file.sidecar else ""
+    try:
+        with open_drop_file(file) as opened:
+            source = open_source(
+                opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=fields
+            )
+            try:
+                yield file, source
+            finally:
+                source.close()
+            opened.check_unchanged()
+    except FileChangedError as error:
+        raise BadFileError(str(error)) from error
+
+
+def inspect_file(path: Path, settings: Ingest, on_open: Callable[[int], Advance]) -> Inspected:
+    """Read a file through as the daemon would. `on_open` is told its rows, and gives whom to tell of those read.
+
+    Raises BadFileError when the daemon would reject it, OSError when it cannot be read.
+    """
+    rejected: Counter[str] = Counter()
+    first_ids: list[str] = []
+    rows_usable = 0
+    with opened_at(path, settings.fields) as (file, source):
+        advance = on_open(source.rows)
+        for batch in source.batches(settings.chunk_rows):
+            zeros = batch.embeddings_ND.any(axis=1) == 0
+            left_out = np.flatnonzero(zeros) if settings.on_zero == "reject" else np.empty(0, np.intp)
+            rejected.update(batch.rejected)
+            if left_out.size:
+                rejected[ZERO_VECTOR] += left_out.size
+            rows_usable += len(batch.item_ids) - left_out.size
+            if len(first_ids) < _FIRST_IDS:
+                without = set(left_out.tolist())
+                usable = (item_id for row, item_id in enumerate(batch.item_ids) if row not in without)
+                first_ids += itertools.islice(usable, _FIRST_IDS - len(first_ids))
+            advance(batch.rows_read)
+        return Inspected(
+            file=str(path),
+            format=source.format,
+            rows=source.rows,
+            dim=source.dim,
+            dtype=source.dtype,
+            vector_field=source.vector_name,
+            id_field=None if source.id_name == "sidecar" else source.id_name,
+            sidecar=file.sidecar.name if source.id_name == "sidecar" and file.sidecar else None,
+            first_ids=first_ids,
+            rows_usable=rows_usable,
+            rows_rejected=sum(rejected.values()),
+            rejected=dict(rejected),
+        )

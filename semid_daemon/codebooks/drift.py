@@ -1,0 +1,192 @@
+"""Drift: how new rows differ from those that a generation was trained on. Pure functions over numpy arrays.
+
+Shape suffixes: N rows, K codes, L layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from semid_daemon.base.types import Baseline, CodeArray, CountArray, FloatArray
+
+FEWEST_ROWS = 256  # of which something can be said: smaller chunks are put together
+_NEEDED_SHARE = 0.25  # of the window, before it says anything
+_RELIEF = 0.8  # an alarm ends below this share of the excess that began it
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """New rows added up, each with its weight: `rows`, `squares` of weights, `errors`, rows in the `tail`, and so on.
+
+    `counts_LK` is how often each code was the nearest; `assigned` the items that were new, `collided` those of them
+    that share their semantic ID with an earlier one.
+    """
+
+    rows: float
+    squares: float
+    errors: float
+    tail: float
+    assigned: float
+    collided: float
+    counts_LK: CountArray
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
+
+    def faded(self, weight: float) -> Seen:
+        """The same rows with their weights multiplied."""
+        faded = Seen(*(getattr(self, name) * weight for name in _FIELDS))
+        return replace(faded, squares=self.squares * weight**2)
+
+
+_FIELDS = ("rows", "squares", "errors", "tail", "assigned", "collided", "counts_LK")
+
+
+def nothing_seen(layers: int, codebook_size: int) -> Seen:
+    return Seen(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros((layers, codebook_size)))
+
+
+def seen_rows(errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int) -> Seen:
+    """What a chunk's new rows come to. `errors_S` are the errors of all of them, or of a sample."""
+    codebook_size = baseline.counts_LK.shape[1]
+    rows = float(len(codes_NL))
+    return Seen(
+        rows=rows,
+        squares=rows,
+        errors=float(errors_S.mean(dtype=np.float64)) * rows,
+        tail=float((errors_S > baseline.error_p99).mean()) * rows,
+        assigned=float(assigned),
+        collided=float(collided),
+        counts_LK=np.stack([np.bincount(codes_N, minlength=codebook_size) for codes_N in codes_NL.T]).astype(float),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far rows are from the training rows. `js_L`: see `divergence`; `woken_L`: codes used that no row trained."""
+
+    error_ratio: float
+    tail_share: float
+    collision_rate: float
+    js_L: list[float]
+    woken_L: list[int]
+
+
+def drift_of(seen: Seen, baseline: Baseline) -> Drift:
+    """The drift of at least one row."""
+    # Weighted rows tell as much as this many of weight 1 (Kish 1965).
+    effective = seen.rows**2 / seen.squares
+    return Drift(
+        error_ratio=seen.errors / seen.rows / max(baseline.error, 1e-30),
+        tail_share=seen.tail / seen.rows,
+        collision_rate=seen.collided / seen.assigned if seen.assigned else 0.0,
+        js_L=[
+            divergence(counts_K, trained_K, effective)
+            for counts_K, trained_K in zip(seen.counts_LK, baseline.counts_LK, strict=True)
+        ],
+        woken_L=[int(count) for count in ((seen.counts_LK > 0) & (baseline.counts_LK == 0)).sum(axis=1)],
+    )
+
+
+def expected_ratio(baseline: Baseline) -> float:
+    """The error ratio of rows that have not drifted, above 1 because the codebooks were fitted to other ones.
+
+    K means fitted to N rows leave (1 - K/N) of the variance that is in them, and (1 + K/N) of that in rows to come:
+    the first term of the optimism of least squares (Efron 1986), once per layer. Measured on held-out rows it is
+    within 3%.
+    """
+    layers, codebook_size = baseline.counts_LK.shape
+    share = min(0.9, codebook_size / max(float(baseline.counts_LK[0].sum()), 1.0))
+    return float(((1 + share) / (1 - share)) ** layers)
+
+
+def divergence(counts_K: CountArray, trained_K: CountArray, rows: float) -> float:
+    """Jensen-Shannon divergence (Lin 1991) in bits, 0 to 1, of two code uses, less what chance alone would show.
+
+    `rows` samples of one distribution over U codes differ from it by about (U - 1) / (8 rows) nats, the second-order
+    term of the divergence; without taking it away small chunks would always seem to have drifted.
+    """
+    p_K, q_K = counts_K / counts_K.sum(), trained_K / trained_K.sum()
+    middle_K = (p_K + q_K) / 2
+    nats = (_relative_entropy(p_K, middle_K) + _relative_entropy(q_K, middle_K)) / 2
+    used = int(np.count_nonzero(middle_K))
+    chance = (used - 1) / 8 * (1 / rows + 1 / trained_K.sum())
+    return float(max(0.0, nats - chance) / np.log(2))
+
+
+def _relative_entropy(p_K: npt.NDArray[np.float64], q_K: npt.NDArray[np.float64]) -> float:
+    used_K = p_K > 0
+    return float((p_K[used_K] * np.log(p_K[used_K] / q_K[used_K])).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a refresh is recommended: the window's error ratio over `expected_ratio`, or its divergence in any layer,
+    is above these.
+    """
+
+    error_ratio: float
+    js: float
+    window_rows: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """What is committed with every chunk: rows not reported yet, the recent past, and whether it gave the alarm."""
+
+    pending: Seen
+    window: Seen
+    alarm: bool
+
+    def to_bytes(self) -> bytes:
+        parts: list[npt.ArrayLike] = [[float(self.alarm)]]
+        for seen in (self.pending, self.window):
+            parts += [[getattr(seen, name) for name in _FIELDS[:-1]], seen.counts_LK.ravel()]
+        return np.concatenate(parts).astype("<f8").tobytes()
+
+    @staticmethod
+    def from_bytes(state: bytes, layers: int, codebook_size: int) -> DriftState:
+        values = np.frombuffer(state, "<f8")
+        halves = values[1:].reshape(2, -1)
+        few = len(_FIELDS) - 1
+        pending, window = (
+            Seen(
+                **dict(zip(_FIELDS, half[:few].tolist(), strict=False)),
+                counts_LK=half[few:].reshape(layers, codebook_size).copy(),
+            )
+            for half in halves
+        )
+        return DriftState(pending, window, bool(values[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A state after further rows. `latest` and `recent`: the drift of the latest rows and of the window, when there
+    are enough of them to say something. `alarm` is True when it was raised just now, False when it ended.
+    """
+
+    state: DriftState
+    latest: Drift | None
+    recent: Drift | None
+    alarm: bool | None
+
+
+def go_on(state: DriftState, seen: Seen, baseline: Baseline, thresholds: Thresholds) -> Change:
+    """Add new rows. In the window the weight of a row halves with every `window_rows` that follow."""
+    window = state.window.faded(0.5 ** (seen.rows / thresholds.window_rows)) + seen
+    pending = state.pending + seen
+    if pending.rows < FEWEST_ROWS:
+        return Change(DriftState(pending, window, state.alarm), None, None, None)
+    recent = drift_of(window, baseline)
+    alarm = state.alarm
+    if window.rows >= _NEEDED_SHARE * thresholds.window_rows:
+        relief = _RELIEF if state.alarm else 1.0
+        alarm = (
+            recent.error_ratio / expected_ratio(baseline) > 1 + (thresholds.error_ratio - 1) * relief
+            or max(recent.js_L) > thresholds.js * relief
+        )
+    following = DriftState(nothing_seen(*baseline.counts_LK.shape), window, alarm)
+    return Change(following, drift_of(pending, baseline), recent, None if alarm == state.alarm else alarm)

@@ -1,0 +1,145 @@
+"""The catalogue's figures as a text file for the textfile collector of Prometheus' node_exporter."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from semid_daemon.base.errors import StoreError
+from semid_daemon.config import Config
+from semid_daemon.runtime.events import Journal
+from semid_daemon.store.read.metrics import Figures, FiguresReader
+from semid_daemon.store.read.status import Status
+from semid_daemon.store.write.writer import Gauge
+
+_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: what it means, and its values by their labels."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    samples: list[tuple[dict[str, str], float]] = field(default_factory=list)
+
+
+def exposition(families: Iterable[Family], labels: Mapping[str, str]) -> str:
+    """The text format 0.0.4 of Prometheus; `labels` are put on every sample. Families without samples are left out."""
+    lines = []
+    for family in families:
+        if not family.samples:
+            continue
+        lines += [f"# HELP {family.name} {_escaped(family.help)}", f"# TYPE {family.name} {family.kind}"]
+        for own, value in family.samples:
+            text = ",".join(f'{name}="{_escaped(each, quotes=True)}"' for name, each in {**labels, **own}.items())
+            lines.append(f"{family.name}{{{text}}} {float(value)!r}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quotes else text
+
+
+def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], version: str) -> list[Family]:
+    """What is worth an alert or a graph, of a consistent look at the database and what the daemon measures itself."""
+
+    def gauge(name: str, value: Gauge, text: str, kind: Literal["gauge", "counter"] = "gauge") -> Family:
+        return Family(name, kind, text, [] if value is None or isinstance(value, str) else [({}, value)])
+
+    def by_layer(name: str, text: str, values: Mapping[int, float]) -> Family:
+        return Family(name, "gauge", text, [({"layer": str(layer)}, value) for layer, value in values.items()])
+
+    def drift(name: str, text: str) -> Family:
+        samples = [
+            ({} if layer is None else {"layer": str(layer)}, value)
+            for (each, layer), value in figures.drift.items()
+            if each == name
+        ]
+        return Family(f"semid_{name}", "gauge", text, samples)
+
+    alive = None if status.heartbeat_at is None else datetime.fromisoformat(status.heartbeat_at).timestamp()
+    info = {"version": version, "device": status.device or "", "fingerprint": status.fingerprint or ""}
+    return [
+        Family("semid_info", "gauge", "What runs: always 1.", [(info, 1)]),
+        Family("semid_state", "gauge", "The state that the daemon is in: always 1.", [({"state": status.state}, 1)]),
+        gauge("semid_heartbeat_timestamp_seconds", alive, "When the daemon last said that it lives."),
+        Family(
+            "semid_files",
+            "gauge",
+            "Files by state.",
+            [({"status": name}, count) for name, count in status.files.items()],
+        ),
+        Family(
+            "semid_rows_total",
+            "counter",
+            "Rows committed, by what became of them.",
+            [({"outcome": name}, rows) for name, rows in figures.rows.items()],
+        ),
+        gauge("semid_rows_per_second", gauges.get("rows_per_s"), "Rows committed per second, over the last 15 s."),
+        gauge("semid_backlog_bytes", gauges.get("bytes_left"), "Size of the files that wait."),
+        gauge("semid_generation", status.generation, "The active generation."),
+        gauge("semid_items", status.items, "Items that have a semantic ID in the active generation."),
+        gauge("semid_unique_rate", status.unique_rate, "Distinct semantic IDs per item."),
+        gauge("semid_singleton_rate", status.singleton_rate, "Share of the items that are alone under their ID."),
+        gauge("semid_largest_bucket_items", status.max_bucket, "Items under the semantic ID that has most."),
+        gauge("semid_exact_duplicate_items", status.exact_duplicates, "Items with the embedding of another item."),
+        by_layer("semid_loss", "Loss of the last training step.", figures.loss),
+        by_layer("semid_coverage", "Share of codes in use.", {each.layer: each.coverage for each in status.layers}),
+        by_layer("semid_dead_codes", "Codes not in use.", {each.layer: each.dead_codes for each in status.layers}),
+        by_layer(
+            "semid_perplexity",
+            "Exponential of the entropy of code use.",
+            {each.layer: each.perplexity for each in status.layers},
+        ),
+        drift("drift_error_ratio", "Error of recent rows per error of the training rows."),
+        drift("drift_js", "Jensen-Shannon divergence in bits of recent rows' code use from the training rows'."),
+        drift("drift_tail_share", "Share of recent rows whose error is beyond the training rows' 99th percentile."),
+        drift("drift_dead_alive", "Codes that no training row used and recent rows do."),
+        drift("drift_collision_rate", "Share of recent rows whose semantic ID was taken."),
+        gauge("semid_process_resident_bytes", gauges.get("process_rss_bytes"), "The daemon's memory."),
+        gauge("semid_state_free_bytes", gauges.get("disk_free_bytes"), "Space left beside the database."),
+        gauge("semid_gpu_percent", gauges.get("gpu_percent"), "How busy the GPU is."),
+        gauge("semid_gpu_memory_used_bytes", gauges.get("gpu_memory_used_bytes"), "The GPU's memory in use."),
+    ]
+
+
+class MetricsFile:
+    """Written every ten seconds, whole or not at all. That it cannot be written is told once and stops nothing."""
+
+    def __init__(self, config: Config, version: str, journal: Journal, now: Callable[[], float] = time.monotonic):
+        self._path = config.metrics_textfile
+        self._database = config.database
+        self._labels = {"catalogue": str(config.root)}
+        self._version = version
+        self._journal = journal
+        self._now = now
+        self._due = -float("inf")
+        self._told: str | None = None
+
+    def keep(self, *, at_once: bool = False) -> None:
+        """Write the file when it is due, or `at_once`."""
+        if self._path is None or (self._now() < self._due and not at_once):
+            return
+        self._due = self._now() + _INTERVAL_S
+        # The collector reads what ends in .prom.
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        fault = None
+        try:
+            with FiguresReader(self._database) as reader:
+                status, figures = reader.status(), reader.figures()
+            text = exposition(families(status, figures, self._journal.figures, self._version), self._labels)
+            partial.write_text(text, encoding="utf-8")
+            os.rename(partial, self._path)
+        except (OSError, StoreError, sqlite3.Error) as error:
+            fault = getattr(error, "strerror", None) or str(error)
+            if self._told != fault:
+                self._journal.warning(f"{self._path}: cannot be written: {fault}; see monitoring.metrics_textfile")
+        self._told = fault

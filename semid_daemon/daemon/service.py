@@ -1,0 +1,423 @@
+"""The daemon: look, train once there are rows enough, encode, wait. Over and over, in bounded turns."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from semid_daemon.base.backoff import pause_s
+from semid_daemon.base.errors import BadFileError, CommandError, DeviceError, MachineError, said
+from semid_daemon.codebooks.files import collect_orphans
+from semid_daemon.codebooks.spool import Spool
+from semid_daemon.command_client import Arguments
+from semid_daemon.config import Config
+from semid_daemon.daemon.heartbeat import COMMANDS_S, Attending
+from semid_daemon.daemon.state_lock import Lock
+from semid_daemon.daemon.systemd_notify import Notifier
+from semid_daemon.daemon.wal_guard import WAL_FULL, WalLimit
+from semid_daemon.drop.open_file import FileChangedError, signature_text
+from semid_daemon.drop.watch import Wakeups
+from semid_daemon.generations.encoder_cache import Encoders
+from semid_daemon.generations.first_training import Gathering
+from semid_daemon.generations.imports import Importing
+from semid_daemon.generations.lifecycle import Refreshing
+from semid_daemon.generations.prepare import Preparing
+from semid_daemon.generations.source_rows import KeptRows
+from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.file_encoder import encode_steps
+from semid_daemon.ingest.intake import Intake
+from semid_daemon.ingest.learner import Learner
+from semid_daemon.ingest.pending import Waiting
+from semid_daemon.ingest.scheduler import Turns
+from semid_daemon.quantizer import describe_device, resolve_device
+from semid_daemon.runtime.device_watchdog import Watchdog
+from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.host_metrics import Host
+from semid_daemon.runtime.progress import Progress
+from semid_daemon.runtime.stage_timing import Stages
+from semid_daemon.runtime.throughput import StepsTold, Throughput
+from semid_daemon.store.write.writer import Generation, Writer
+
+_log = logging.getLogger("semid")
+
+_SLICE_S = 1.0  # of one kind of work, before the others have their turn
+_FIRST_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `semid run --once` leaves behind. `missing_rows`: how many more are needed before the first training."""
+
+    rejected: int
+    deferred: int
+    missing_rows: int
+    source_missing: str | None = None  # why the drop directory could not be scanned
+
+
+class Service:
+    """One daemon over one state directory, whose lock the caller holds.
+
+    `stop` ends it at the next chunk or training step; nothing is lost, and the next run goes on there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        writer: Writer,
+        progress: Progress,
+        stop: threading.Event,
+        lock: Lock | None = None,
+        *,
+        once: bool = False,
+        notifier: Notifier | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._notifier = notifier or Notifier(environment={})
+        self._config = config
+        self._writer = writer
+        self._stop = stop
+        self._once = once
+        self._now = now
+        self._device = resolve_device(config.quantizer.device)
+        self._changed = threading.Event()
+        self._journal = Journal(writer, now)
+        self._attending = Attending(
+            config,
+            writer,
+            self._journal,
+            self._notifier,
+            lock,
+            stop,
+            handlers={"retry": self._retry, "rescan": self._rescan},
+            long_handlers={
+                "train": lambda name, arguments: self._refreshing.train(name, arguments),
+                "promote": lambda name, arguments: self._refreshing.promote(name, arguments),
+                "rollback": lambda name, arguments: self._refreshing.rollback(name, arguments),
+                "import-codebooks": lambda name, arguments: self._importing.handle(name, arguments),
+            },
+            summary=self._summary,
+            now=now,
+        )
+        self._wal = WalLimit(writer, self._journal, config.database, config.ingest.max_wal_mb << 20)
+        self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
+        self._progress = progress = StepsTold(progress, self._throughput)
+        self._turns = Turns(config.ingest.fairness)
+        self._stages = Stages(now)
+        self._in_hand = InHand(config.in_hand)
+        self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._in_hand.release)
+        self._intake = Intake(
+            config,
+            writer,
+            self._journal,
+            progress,
+            self._in_hand,
+            self._attending.attend,
+            stop,
+            heed_retry_times=not once,
+            now=now,
+        )
+        gpu = (self._device.index or 0) if self._device.type == "cuda" else None
+        self._journal.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
+        self._gathering = Gathering(
+            config,
+            writer,
+            self._journal,
+            progress,
+            self._intake,
+            self._device,
+            watchdog=self._watchdog,
+            stop=stop,
+            doing=self._attending.doing,
+            tick=self._attending.attend,
+            now=now,
+        )
+        self._encoders = Encoders(writer, config.codebooks_dir, self._device)
+        self._learner = Learner(config, writer, self._device, self._encoders.of)
+        self._spool = Spool(config.spool_dir, writer.spool_end())
+        preparing = Preparing(
+            config,
+            writer,
+            self._journal,
+            self._device,
+            self._encoders.of,
+            self._learner,
+            KeptRows(config, writer, self._spool),
+            self._watchdog,
+            doing=self._attending.doing,
+            tick=self._attending.attend,
+        )
+        self._refreshing = Refreshing(
+            config,
+            writer,
+            self._journal,
+            self._learner,
+            preparing,
+            stop=stop,
+            before_switch=self._turns.close,
+            wake=self._changed.set,
+            now=now,
+        )
+        self._importing = Importing(config, writer, self._gathering, self._refreshing, now)
+        self._done = 0  # files
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Work until stopped; with `once`, until everything in the drop directory is handled."""
+        try:
+            self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
+            self._intake.suspects.note_death()
+            self._attending.serve()
+            if self._once and self._attending.paused is not None:
+                raise MachineError(f"{self._config.state_dir}: paused {self._attending.paused}")
+            for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
+                self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
+            with Wakeups(self._config.drop_dir, self._changed):
+                self._loop()
+            self._notifier.stopping()
+            self._attending.serve()
+            self._in_hand.release()
+            self._attending.stopped()
+            return Outcome(
+                self._intake.rejected,
+                self._intake.deferred,
+                self._gathering.missing_rows(),
+                self._intake.source.missing,
+            )
+        finally:
+            self._turns.close()
+            self._refreshing.close()
+            self._in_hand.close()
+
+    def _loop(self) -> None:
+        failures = 0
+        worked = False
+        while not self._stop.is_set():
+            try:
+                self._attending.attend()
+                if not worked or self._changed.is_set():
+                    self._changed.clear()
+                    self._intake.look()
+                    self._notifier.ready()
+                worked = self._work()
+                failures = 0
+                if self._once and not (worked or self._intake.unsettled or self._changed.is_set()):
+                    return
+                if not worked:
+                    self._idle()
+            except MachineError as error:
+                # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
+                self._turns.close()
+                self._writer.forget_cached()
+                with contextlib.suppress(MachineError):
+                    self._forget()
+                with contextlib.suppress(MachineError):
+                    self._in_hand.release()
+                if self._once:
+                    raise
+                failures += 1
+                pause = pause_s(_FIRST_PAUSE_S, min(failures, 6))
+                _log.warning("%s; everything waits, tried again in %.0f s", error, pause)
+                self._notifier.alive(f"waiting: {error}")
+                self._stop.wait(pause)
+                worked = False
+
+    def _work(self) -> bool:
+        """One bounded turn of everything there is to do; whether there was anything."""
+        if self._writer.written_by_others():
+            self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
+            self._writer.forget_cached()
+            self._forget()
+        if self._wal.is_full():
+            if self._once:
+                raise MachineError(f"{self._config.database}: {WAL_FULL}")
+            self._attending.doing("waiting", WAL_FULL)
+            self._attending.attend()
+            self._stop.wait(COMMANDS_S)
+            return True
+        generation = self._writer.active_generation()
+        if generation is None or self._intake.waiting or not self._refreshing.busy:
+            self._attending.doing("gathering" if generation is None else "encoding")
+        worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
+        if self._stop.is_set():
+            return worked
+        if generation is not None:
+            worked = self._encode_some(generation) or worked
+            return self._refreshing.work(idle=not worked) or worked
+        if self._survey_some() or self._intake.queued > 0:
+            return True
+        return self._importing.work(self._intake.unsettled) or self._gathering.train_when_enough() or worked
+
+    def _forget(self) -> None:
+        """What is remembered of the database may not be so any more."""
+        self._learner.forget()
+        self._spool.reset(self._writer.spool_end())
+
+    def _idle(self) -> None:
+        """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
+        settle_s = self._config.drop.settle_ms / 1000
+        pause = settle_s if self._intake.unsettled else self._config.drop.rescan_s
+        until = self._now() + min(pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._gathering)))
+        missing = self._gathering.missing_rows()
+        if self._intake.source.missing is not None:
+            self._attending.doing("source missing", self._intake.source.missing)
+        elif missing and self._intake.waiting:
+            self._attending.doing("gathering", f"{missing} rows missing before the first training")
+        else:
+            self._attending.doing("idle")
+        self._attending.attend()
+        while not (self._stop.is_set() or self._changed.is_set() or self._refreshing.asked) and self._now() < until:
+            self._changed.wait(min(COMMANDS_S, max(0.0, until - self._now())))
+            self._attending.attend()
+        if self._refreshing.asked:
+            return
+        if self._intake.unsettled and self._now() < until:
+            # An event came before the files had time to settle: further ones do not wake us meanwhile.
+            until = self._now() + settle_s
+            while not self._stop.is_set() and self._now() < until:
+                self._stop.wait(min(COMMANDS_S, max(0.0, until - self._now())))
+                self._attending.attend()
+
+    def _summary(self) -> str:
+        """How far the work is, for people who ask the service manager."""
+        waiting = len(self._intake.waiting) + self._intake.queued
+        rows_per_s = float(self._journal.figures.get("rows_per_s") or 0)
+        parts = [f"{waiting:,} files wait, {self._done:,} done"]
+        parts += [f"{self._intake.rejected:,} rejected"] if self._intake.rejected else []
+        parts += [f"{rows_per_s:,.0f} rows/s"] if rows_per_s else []
+        return ", ".join(parts)
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def _retry(self, arguments: Arguments) -> str:
+        names = arguments.get("files")
+        if arguments.get("all") is not True and not (
+            isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        ):
+            raise CommandError('give {"files": [name, ...]} or {"all": true}')
+        answer = self._intake.retry(None if arguments.get("all") is True else names)
+        self._changed.set()
+        return answer
+
+    def _rescan(self, arguments: Arguments) -> str:
+        self._intake.rescan()
+        self._changed.set()
+        return "scanning"
+
+    # -- files ---------------------------------------------------------------------------------------
+
+    def _survey_some(self) -> bool:
+        """Count rows of gathered files for a while; whether there was a file to count."""
+        until = self._now() + _SLICE_S
+        worked = False
+        while not self._stop.is_set() and self._now() < until:
+            waiting = self._gathering.next_to_survey()
+            if waiting is None:
+                break
+            self._with(waiting, self._gathering.survey)
+            worked = True
+        return worked
+
+    def _encode_some(self, generation: Generation) -> bool:
+        """Encode files for a while, or one for as long as no other waits; whether there was one."""
+        until = self._now() + _SLICE_S
+        worked = False
+        while not (self._stop.is_set() or self._wal.told) and (not worked or self._now() < until):
+            chosen = self._turns.choose(self._intake.waiting)
+            if chosen is None:
+                break
+            if self._turns.is_new(chosen) and self._intake.is_small(self._intake.waiting[chosen].file):
+                self._encode_together(chosen, generation)
+            else:
+                self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+            worked = True
+        return worked
+
+    def _encode_together(self, chosen: int | None, generation: Generation) -> None:
+        """A small file and those that follow it, for a moment, with one commit for all of them."""
+        failed: DeviceError | None = None
+        with self._intake.together() as in_time, self._attending.undisturbed():
+            try:
+                while chosen is not None and self._intake.is_small(self._intake.waiting[chosen].file):
+                    self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+                    if self._stop.is_set() or not in_time():
+                        break
+                    chosen = self._turns.next_new(self._intake.waiting)
+            except DeviceError as error:
+                failed = error  # it ends the process, once what was done before it is committed
+        if failed is not None:
+            raise failed
+        self._attending.attend()
+
+    def _encode(self, waiting: Waiting, generation: Generation) -> None:
+        """Give a file its turn: to its end, or until the slice is over and others wait."""
+        file, file_id = waiting.file, waiting.ledger.id
+        started = self._now()
+        self._attending.doing("encoding", file.name)
+        job = self._turns.resume(file_id) or encode_steps(
+            self._writer,
+            waiting,
+            generation=generation.generation,
+            encoder=self._encoders.of,
+            learner=self._learner,
+            spool=self._spool if self._config.spools else None,
+            settings=self._config.ingest,
+            in_hand=self._in_hand,
+            watchdog=self._watchdog,
+            stages=self._stages,
+        )
+        done_before = self._writer.file(file_id).rows_done
+        with self._throughput.turn(), self._progress.task(file.name, waiting.ledger.rows or 0) as advance:
+            self._throughput.file_at(file.name, waiting.ledger.rows or 0, done_before, file.signature.size_bytes)
+            advance(done_before)
+            for rows in job:
+                advance(rows)
+                begun = self._writer.file(file_id)
+                self._throughput.file_at(file.name, begun.rows or 0, begun.rows_done, file.signature.size_bytes)
+                self._attending.attend()
+                others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
+                slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)
+                if self._stop.is_set() or slice_over or (not self._attending.is_undisturbed and self._wal.is_full()):
+                    self._turns.lay_aside(file_id, job)
+                    return
+        ledger = self._writer.file(file_id)
+        if ledger.status == "done":
+            self._tell_done(file.name, file_id, self._now() - started)
+            self._intake.finish(file, ledger)
+            self._done += 1
+
+    def _tell_done(self, name: str, file_id: int, elapsed_s: float) -> None:
+        done = self._writer.tally(file_id)
+        parts = [f"{done.assigned:,} new IDs"]
+        parts += [f"{done.kept:,} had an ID already"] if done.kept else []
+        parts += [f"{done.replaced:,} replaced"] if done.replaced else []
+        parts += [f"{done.rejected:,} left out ({done.reason})"] if done.rejected else []
+        self._journal.info(f"{name}: {', '.join(parts)}, {elapsed_s:.1f} s")
+
+    def _with(self, waiting: Waiting, work: Callable[[Waiting], None]) -> None:
+        """Work on a file; a file's fault, a moving file and the machine's fault each have their own end."""
+        ledger = waiting.ledger
+        self._in_hand.take(waiting.file.name, signature_text(waiting.file), self._writer.file(ledger.id).rows_done)
+        try:
+            work(waiting)
+        except BadFileError as error:
+            self._intake.reject(waiting, str(error))
+        except FileChangedError as error:
+            # What it holds now is another content: it settles, and is registered, anew.
+            self._intake.waiting.pop(ledger.id, None)
+            self._intake.unsettled = True
+            self._writer.defer(ledger.id, str(error))
+        except (OSError, MemoryError, MachineError) as error:
+            self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {said(error)}")
+        except DeviceError as error:
+            self._intake.postpone(waiting.file, ledger, str(error))
+            with contextlib.suppress(MachineError):
+                self._in_hand.release()
+            raise
+        self._in_hand.release()

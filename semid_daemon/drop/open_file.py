@@ -1,0 +1,130 @@
+"""Opening a drop file safely, and the digest that is its identity."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from semid_daemon.base.drop_file import DropFile, Signature
+from semid_daemon.base.failpoints import failpoint
+from semid_daemon.drop.scan import signature_of
+
+_BLOCK_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
+_MOST_THREADS = 8
+
+
+class FileChangedError(Exception):
+    """The file is no longer the one that was settled or hashed: changed, replaced, or gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A drop file held open, with its sidecar if it has one. What is hashed is what is parsed."""
+
+    file: DropFile
+    stream: BinaryIO
+    sidecar: BinaryIO | None
+
+    def check_unchanged(self) -> None:
+        """Raises FileChangedError when the open files are not as they were settled."""
+        _expect(self.stream, self.file.signature)
+        if self.sidecar is not None and self.file.sidecar_signature is not None:
+            _expect(self.sidecar, self.file.sidecar_signature)
+
+
+@contextlib.contextmanager
+def open_drop_file(file: DropFile) -> Iterator[OpenFile]:
+    """Open a settled file and its sidecar: no symbolic link followed, nothing but regular files, no waiting.
+
+    Raises FileChangedError when it is not what was settled, OSError when the machine does not let us.
+    """
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_open_regular(file.path))
+        sidecar = stack.enter_context(_open_regular(file.sidecar)) if file.sidecar else None
+        opened = OpenFile(file, stream, sidecar)
+        opened.check_unchanged()
+        yield opened
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise FileChangedError("gone before it was read") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileChangedError("replaced by something that is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _expect(stream: BinaryIO, signature: Signature) -> None:
+    if signature_of(os.fstat(stream.fileno())) != signature:
+        raise FileChangedError("changed while it was being read")
+
+
+def digest_of(opened: OpenFile, on_progress: Callable[[int], None] = lambda size_bytes: None) -> str:
+    """SHA-256 of the SHA-256 of each 4 MiB of the file, and of its sidecar where it has one, in hexadecimal.
+
+    In blocks, so that every core can hash. `on_progress` is told of every block's size. Raises FileChangedError when
+    the file changes meanwhile.
+    """
+    digest = hashlib.sha256(_hashes(opened.stream, on_progress))
+    if opened.sidecar is not None:
+        digest.update(b"semid+ids" + _hashes(opened.sidecar, on_progress))
+    opened.check_unchanged()
+    failpoint("hashed")
+    return digest.hexdigest()
+
+
+def _hashes(stream: BinaryIO, on_progress: Callable[[int], None]) -> bytes:
+    """The SHA-256 of each block, one after the other."""
+    descriptor = stream.fileno()
+    starts = range(0, os.fstat(descriptor).st_size, _BLOCK_BYTES)
+    if len(starts) < 2:
+        size_bytes, digest = _hash_block(descriptor, 0)
+        on_progress(size_bytes)
+        return digest
+    digests = []
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads, thread_name_prefix="semid-hash") as pool:
+        # A few at a time: one who is interrupted does not wait for all of them.
+        pending: deque[Future[tuple[int, bytes]]] = deque()
+        for start in starts:
+            if len(pending) == 2 * threads:
+                size_bytes, digest = pending.popleft().result()
+                digests.append(digest)
+                on_progress(size_bytes)
+            pending.append(pool.submit(_hash_block, descriptor, start))
+        for future in pending:
+            size_bytes, digest = future.result()
+            digests.append(digest)
+            on_progress(size_bytes)
+    return b"".join(digests)
+
+
+def _hash_block(descriptor: int, start: int) -> tuple[int, bytes]:
+    """How many bytes of the block there are, and their SHA-256. Leaves the file's position as it is."""
+    digest = hashlib.sha256()
+    end, at = start + _BLOCK_BYTES, start
+    while at < end and (piece := os.pread(descriptor, min(_READ_BYTES, end - at), at)):
+        digest.update(piece)
+        at += len(piece)
+    return at - start, digest.digest()
+
+
+def signature_text(file: DropFile) -> str:
+    """A settled file's signatures as text, for the ledger's cache of digests."""
+    signatures = [file.signature] + ([file.sidecar_signature] if file.sidecar_signature else [])
+    return ";".join(f"{s.device}:{s.inode}:{s.size_bytes}:{s.mtime_ns}:{s.ctime_ns}" for s in signatures)

@@ -1,0 +1,87 @@
+"""Reading exactly the bytes asked for, from a region of the file or from a compressed zip member.
+
+Files are read, never mapped: a mapped file that shrinks kills the process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import BinaryIO, Protocol
+
+from semid_daemon.base.errors import IncompleteFileError
+
+_SKIP_BYTES = 1 << 20
+
+
+class Region(Protocol):
+    """`size` consecutive bytes that belong to one array."""
+
+    size: int
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` (bytes, contiguous) from `offset` within the region."""
+
+
+def size_of(stream: BinaryIO) -> int:
+    return stream.seek(0, io.SEEK_END)
+
+
+def read_at(stream: BinaryIO, offset: int, count: int) -> bytes:
+    """`count` bytes at `offset`, fewer only where the file ends."""
+    stream.seek(offset)
+    pieces = []
+    while count > 0 and (piece := stream.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+class FileRegion:
+    """A region of a seekable stream."""
+
+    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
+        self.size = size
+        self._stream = stream
+        self._start = start
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self._stream.seek(self._start + offset)
+        _fill(self._stream, buffer)
+
+
+class CompressedMember:
+    """A deflated zip member: read forwards; asking for earlier bytes starts it over."""
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+        self.size = info.file_size
+        self._archive = archive
+        self._info = info
+        self._member: zipfile.ZipExtFile | None = None
+        self._position = 0
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if self._member is None or offset < self._position:
+            if self._member is not None:
+                self._member.close()
+            self._member = self._archive.open(self._info)  # type: ignore[assignment]
+            self._position = 0
+        assert self._member is not None
+        skipped = memoryview(bytearray(min(_SKIP_BYTES, offset - self._position)))
+        while self._position < offset:
+            piece = skipped[: offset - self._position]
+            _fill(self._member, piece)
+            self._position += len(piece)
+        _fill(self._member, buffer)
+        self._position += len(buffer)
+
+
+def _fill(stream: BinaryIO | zipfile.ZipExtFile, buffer: memoryview) -> None:
+    filled = 0
+    while filled < len(buffer):
+        count = stream.readinto(buffer[filled:])  # type: ignore[union-attr]
+        if not count:
+            raise IncompleteFileError(
+                "became shorter while it was read; write it under another name and rename it when complete"
+            )
+        filled += count

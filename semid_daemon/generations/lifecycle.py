@@ -1,0 +1,294 @@
+"""When a generation is prepared, promoted, rolled back to and deleted: what was asked for, and what settings say."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from semid_daemon.base.errors import CodebookError, CommandError, said
+from semid_daemon.command_client import Arguments
+from semid_daemon.config import Config
+from semid_daemon.generations.prepare import CannotPrepareError, Pieces, Preparing
+from semid_daemon.generations.source_rows import RowsGoneError
+from semid_daemon.ingest.learner import Learner
+from semid_daemon.runtime.events import Journal
+from semid_daemon.store.write.generations import Origin
+from semid_daemon.store.write.writer import Generation, Writer
+
+_SLICE_S = 0.5
+_AUTO = "auto"
+_FAULTS = (CannotPrepareError, RowsGoneError, CodebookError, OSError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Something asked for that takes long: by the name of its command, or by the settings."""
+
+    name: str
+    kind: str  # train, switch
+    origin: Origin = "anew"
+    generation: int = 0
+    codebooks: str = ""  # of origin "imported": the fingerprint of those that lie staged
+
+
+class Refreshing:
+    """Works off wishes piece by piece. `before_switch` lets go of all that goes on with the active generation.
+    `wake` ends an idle daemon's waiting.
+
+    The handlers answer a command, or give None while it is being carried out; they are asked again then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        writer: Writer,
+        journal: Journal,
+        learner: Learner,
+        preparing: Preparing,
+        *,
+        stop: threading.Event,
+        before_switch: Callable[[], None],
+        wake: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = config.generations
+        self._writer = writer
+        self._journal = journal
+        self._learner = learner
+        self._preparing = preparing
+        self._stop = stop
+        self._before_switch = before_switch
+        self._wake = wake
+        self._now = now
+        self._wishes: dict[str, _Wish] = {}  # in the order in which they came
+        self._failed: dict[str, str] = {}  # what became of wishes that failed
+        self._job: tuple[str, Pieces] | None = None  # whose it is, and what is left of it
+        self._not_again: dict[str, int] = {}  # what failed by itself, and the last chunk then
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def train(self, name: str, arguments: Arguments) -> str | None:
+        """Prepare the next generation: {"from": "candidate" | "anew"}, by default what the mode has."""
+        if name in self._failed:
+            raise CommandError(self._failed.pop(name))
+        made = self._writer.requested(name)
+        if made is not None and made.status != "preparing":
+            if made.status in ("deleting", "deleted"):
+                raise CommandError(f"generation {made.generation} could not be completed; `semid status` says more")
+            return (
+                f"generation {made.generation} is ready: `semid compare {made.based_on} {made.generation}` shows what"
+                f" would change, `semid promote {made.generation}` makes it the active one"
+            )
+        if made is None and name not in self._wishes:
+            if self._writer.active_generation() is None:
+                raise CommandError("there is no generation yet: the first one is trained when rows enough have come")
+            if arguments.get("from") == "imported":
+                self._wish(_Wish(name, "train", "imported", codebooks=str(arguments.get("codebooks"))))
+                return None
+            origin = arguments.get("from", "candidate" if self._settings.mode == "continual" else "anew")
+            if origin not in ("candidate", "anew"):
+                raise CommandError('"from": give "candidate" or "anew"')
+            if origin == "candidate" and self._settings.mode != "continual":
+                raise CommandError(f'there is no candidate with generations.mode = "{self._settings.mode}"; train anew')
+            self._wish(_Wish(name, "train", origin))
+        return None
+
+    def promote(self, name: str, arguments: Arguments) -> str | None:
+        """Make a prepared generation the active one: {"generation": number}, by default the one that is ready."""
+        ready = self._writer.generations("ready")
+        return self._switch(
+            name, arguments, ready[-1] if ready else None, "no generation is ready; `semid train` first"
+        )
+
+    def rollback(self, name: str, arguments: Arguments) -> str | None:
+        """Go back to a former generation: {"generation": number}, by default the last one that was active."""
+        retired = self._writer.generations("retired")
+        return self._switch(name, arguments, retired[-1] if retired else None, "there is no former generation")
+
+    def _switch(self, name: str, arguments: Arguments, default: Generation | None, lacking: str) -> str | None:
+        if name in self._failed:
+            raise CommandError(self._failed.pop(name))
+        done = self._writer.switched(name)
+        if done is not None:
+            return f"generation {done.generation} is active"
+        if name in self._wishes:
+            return None
+        wanted = arguments.get("generation")
+        if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool)):
+            raise CommandError('"generation": give a number')
+        target = default if wanted is None else self._writer.generation(wanted)
+        if target is None:
+            raise CommandError(lacking if wanted is None else f"there is no generation {wanted}")
+        if target.status == "active":
+            return f"generation {target.generation} is active already"
+        if target.status not in ("preparing", "ready", "retired"):
+            raise CommandError(f"generation {target.generation} was deleted")
+        self._wish(_Wish(name, "switch", generation=target.generation))
+        return None
+
+    def _wish(self, wish: _Wish) -> None:
+        self._wishes[wish.name] = wish
+        self._wake()
+
+    # -- work ----------------------------------------------------------------------------------------
+
+    @property
+    def asked(self) -> bool:
+        """Whether something was asked for that is not begun."""
+        return bool(self._wishes) and self._job is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is half done."""
+        return self._job is not None
+
+    def work(self, *, idle: bool) -> bool:
+        """A slice of what is to be done; whether there was anything. Some of it waits until there is nothing else."""
+        if self._job is None:
+            self._job = self._next_job(idle)
+        if self._job is None:
+            return False
+        name, pieces = self._job
+        until = self._now() + _SLICE_S
+        try:
+            for _ in pieces:
+                if self._stop.is_set() or self._now() >= until:
+                    return True
+            self.close()
+        except _FAULTS as error:
+            self.close()
+            self._fail(name, error)
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def close(self) -> None:
+        """Give up what is half done: it is begun anew, or gone on with, by whoever works next."""
+        if self._job is not None:
+            self._job[1].close()
+            self._job = None
+        self._preparing.close()
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Nothing that is published has changed. What was being prepared, and could not be completed, goes."""
+        self._learner.forget()
+        why = said(error)
+        wish = self._wishes.pop(name, None)
+        for generation in self._writer.generations("preparing"):
+            whose = generation.requested_by or _AUTO
+            if whose == name or (wish is not None and wish.generation == generation.generation):
+                self._writer.begin_deleting(generation.generation)
+                self._tell_failed(whose, why)
+        self._tell_failed(name, why)
+        self._journal.warning(f"{_KINDS.get(name, 'the generation was not prepared or promoted')}: {why}")
+
+    def _tell_failed(self, name: str, why: str) -> None:
+        if name.startswith(_AUTO) or name in _KINDS:
+            self._not_again[_kind(name)] = self._writer.last_chunk()
+        else:
+            self._failed[name] = why
+
+    def _next_job(self, idle: bool) -> tuple[str, Pieces] | None:
+        active = self._writer.active_generation()
+        if active is None:
+            return None
+        for generation in self._writer.generations("deleting"):
+            return "delete", self._preparing.delete(generation.generation)
+        for wish in self._wishes.values():
+            if wish.kind == "switch":
+                return wish.name, self._switching(wish)
+        for generation in self._writer.generations("preparing"):
+            return generation.requested_by or _AUTO, self._completing(generation)
+        for wish in self._wishes.values():
+            return wish.name, self._training(wish)
+        wish_of_settings = self._by_settings(active)
+        if wish_of_settings is not None:
+            self._wishes[wish_of_settings.name] = wish_of_settings
+            return self._next_job(idle)
+        excess = self._writer.generations("retired")[: -self._settings.keep_retired or None]
+        if excess:
+            self._writer.begin_deleting(excess[0].generation)
+            return "delete", self._preparing.delete(excess[0].generation)
+        return self._when_idle(active) if idle else None
+
+    def _when_idle(self, active: Generation) -> tuple[str, Pieces] | None:
+        for generation in self._writer.generations("ready"):
+            if self._writer.chunks_after(generation.encoded_through) and self._may("keep up"):
+                return "keep up", self._preparing.bring_up(generation.generation)
+        if active.items and not self._writer.has_quality(active.generation) and self._may("measure"):
+            return "measure", self._preparing.measure(active.generation)
+        return None
+
+    def _may(self, name: str) -> bool:
+        """Whether something that failed is tried again: once more rows have come."""
+        return self._not_again.get(name, -1) < self._writer.last_chunk()
+
+    def _by_settings(self, active: Generation) -> _Wish | None:
+        """What no one has asked for but the settings."""
+        settings = self._settings
+        ready = self._writer.generations("ready")
+        if settings.refresh == "auto":
+            for generation in ready:
+                if (generation.requested_by or "").startswith(_AUTO) and self._may(f"{_AUTO} promote"):
+                    return _Wish(f"{_AUTO} promote", "switch", generation=generation.generation)
+        if ready or not self._may(f"{_AUTO} train"):
+            return None
+        if settings.mode == "train":
+            if self._writer.new_rows(active.generation) >= settings.retrain_share * active.trained_rows:
+                return _Wish(f"{_AUTO} train", "train", "anew")
+        elif settings.refresh != "ask" and self._learner.alarm(active.generation):
+            return _Wish(f"{_AUTO} train", "train", "candidate" if settings.mode == "continual" else "anew")
+        return None
+
+    def _training(self, wish: _Wish) -> Pieces:
+        for former in self._writer.generations("ready"):
+            # One at a time is prepared: this one was not wanted.
+            self._writer.begin_deleting(former.generation)
+            yield from self._preparing.delete(former.generation)
+        requested_by = f"{wish.name} {self._writer.last_chunk()}" if wish.name.startswith(_AUTO) else wish.name
+        yield from self._preparing.train(wish.origin, requested_by, wish.codebooks)
+        self._wishes.pop(wish.name, None)
+
+    def _completing(self, generation: Generation) -> Pieces:
+        number = generation.generation
+        active = self._writer.active_generation()
+        assert active is not None
+        yield from self._preparing.bring_up(number)
+        yield from self._preparing.compare(active.generation, number)
+        yield from self._preparing.measure(number)
+        self._writer.set_ready(number)
+        self._journal.info(
+            f"generation {number} is ready: `semid compare {active.generation} {number}` shows what would change,"
+            f" `semid promote {number}` makes it the active one"
+        )
+
+    def _switching(self, wish: _Wish) -> Pieces:
+        target = self._writer.generation(wish.generation)
+        if target is None or target.status not in ("preparing", "ready", "retired"):
+            raise CannotPrepareError(f"generation {wish.generation} was deleted")
+        if target.status == "preparing":
+            yield from self._completing(target)
+        yield from self._preparing.bring_up(wish.generation)
+        # Between this and the switch nothing else has its turn.
+        active = self._writer.active_generation()
+        assert active is not None
+        self._before_switch()
+        self._writer.switch_to(wish.generation, wish.name)
+        self._learner.forget()
+        self._wishes.pop(wish.name, None)
+        self._journal.info(f"generation {wish.generation} is active; it was generation {active.generation} before")
+
+
+def _kind(name: str) -> str:
+    """Of what the settings ask for, without the chunk at which they did."""
+    return " ".join(name.split()[:2])
+
+
+_KINDS = {
+    "measure": "the quality of the codebooks was not measured",
+    "keep up": "the prepared generation was not kept up to date",
+    "delete": "a former generation was not deleted",
+}

@@ -1,0 +1,235 @@
+"""What new rows leave with a generation beside their IDs: its candidate learns from them, and its drift is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from semid_daemon.base.types import Baseline, CodeArray, EmbeddingBatch, FloatArray, TrainingStep
+from semid_daemon.codebooks.drift import Drift, DriftState, Thresholds, expected_ratio, go_on, nothing_seen, seen_rows
+from semid_daemon.config import Config
+from semid_daemon.quantizer import (
+    CandidateState,
+    ContinualTrainer,
+    Device,
+    Encoder,
+    NextBest,
+    quantization_errors,
+    worker_beside_others,
+)
+from semid_daemon.store.write.placement import Ranked
+from semid_daemon.store.write.writer import Candidate, Generation, Learned, Metric, Placement, Writer
+
+_FEWEST_ROWS = 256
+_FEW_ROWS = 1024  # which a thread is not worth
+# Errors are measured of rows of so many values of a chunk, evenly spaced, but of so many rows at least.
+_MEASURED_VALUES, _FEWEST_MEASURED = 4096 * 384, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What is committed of a generation: its candidate, the rows that wait for the next step, its drift."""
+
+    generation: Generation
+    baseline: Baseline
+    candidate: CandidateState
+    waiting: list[FloatArray]
+    drift: DriftState
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a chunk leaves: `learned` to be committed with it, `memory` for the learner to go on from afterwards."""
+
+    learned: Learned
+    memory: _Memory
+
+
+class Learner:
+    """Learns chunk by chunk, each in the transaction that commits its rows: never a row twice, nor one left out.
+
+    `learn` leaves what is remembered as it is; `adopt` is called once it is committed. `forget` drops what is
+    remembered: it is read anew from the database.
+    """
+
+    def __init__(self, config: Config, writer: Writer, device: Device, encoder: Callable[[int], Encoder]) -> None:
+        self._settings = config.generations
+        self._seed = config.quantizer.seed
+        self._writer = writer
+        self._device = device
+        self._encoder = encoder
+        self._memories: dict[int, _Memory] = {}
+        self._next_best: dict[int, NextBest] = {}
+        self._pool = worker_beside_others("semid-learn")
+        self._thresholds = Thresholds(
+            self._settings.drift_error_ratio, self._settings.drift_js, float(self._settings.drift_window_rows)
+        )
+
+    def forget(self) -> None:
+        self._memories.clear()
+
+    def ranked(self, generation: int, embeddings_ND: FloatArray, codes_NL: CodeArray) -> Ranked:
+        """All last codes for the row at a position, the nearest first, as `place` asks for them."""
+
+        def rank(position: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+            if generation not in self._next_best:
+                self._next_best = {generation: NextBest(self._encoder(generation).codebooks)}
+            return self._next_best[generation].rank(embeddings_ND[position], codes_NL[position])
+
+        return rank
+
+    def learn(self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement) -> Lesson | None:
+        """What a chunk's new rows leave, to be committed with them; None where there are none.
+
+        `codes_NL` are the rows' nearest codes. The rows are new to the generation: it was not trained on them.
+        """
+        new = placement.new
+        memory = self._memory(generation) if new else None
+        if memory is None:
+            return None
+        if len(new) == len(codes_NL):
+            rows_ND, codes = batch.embeddings_ND, codes_NL
+        else:
+            rows_ND, codes = batch.embeddings_ND[new], codes_NL[new]
+        memory, learned = self._measure(memory, rows_ND, codes, placement)
+        if self._settings.mode == "continual":
+            memory, learned = self._train(memory, learned, rows_ND)
+        return Lesson(learned, memory)
+
+    def start(
+        self,
+        generation: int,
+        batch: EmbeddingBatch,
+        codes_NL: CodeArray,
+        placement: Placement,
+        within: Callable[[], AbstractContextManager[None]],
+    ) -> Future[Lesson | None]:
+        """`learn` in a thread of its own, or at once from few rows, inside of a context that `within` makes there."""
+        self._memory(generation)  # read from the database here, where it was opened
+        self._encoder(generation)
+
+        def work() -> Lesson | None:
+            with within():
+                return self.learn(generation, batch, codes_NL, placement)
+
+        if len(placement.new) > _FEW_ROWS:
+            return self._pool.submit(work)
+        done: Future[Lesson | None] = Future()
+        done.set_result(work())
+        return done
+
+    def adopt(self, lesson: Lesson | None) -> None:
+        """What `learn` gave is committed."""
+        if lesson is not None:
+            self._memories[lesson.memory.generation.generation] = lesson.memory
+
+    def candidate(self, generation: int) -> CandidateState | None:
+        """The candidate as far as it is committed, the rows that wait for its next step learned in."""
+        memory = self._memory(generation)
+        if memory is None:
+            return None
+        if not memory.waiting:
+            return memory.candidate
+        return self._trainer(memory).learn(memory.candidate, np.concatenate(memory.waiting)).state
+
+    # -- drift -------------------------------------------------------------------------------------
+
+    def _measure(
+        self, memory: _Memory, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
+    ) -> tuple[_Memory, Learned]:
+        number = memory.generation.generation
+        most = max(_FEWEST_MEASURED, _MEASURED_VALUES // rows_ND.shape[1])
+        some = slice(None, None, -(-len(rows_ND) // most))
+        errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
+        assigned, collided = len(placement.plan.assign), placement.collisions
+        seen = seen_rows(errors_N, codes_NL, memory.baseline, assigned=assigned, collided=collided)
+        change = go_on(memory.drift, seen, memory.baseline, self._thresholds)
+        metrics = {}
+        if change.latest is not None and change.recent is not None:
+            metrics = {f"ingest-{number}": _metrics(change.latest), f"drift-{number}": _metrics(change.recent)}
+        events = []
+        if change.alarm is not None and change.recent is not None:
+            events.append(_said(number, change.recent, expected_ratio(memory.baseline), change.alarm))
+        learned = Learned(drift=change.state.to_bytes(), metrics=metrics, events=events)
+        return replace(memory, drift=change.state), learned
+
+    def alarm(self, generation: int) -> bool:
+        """Whether a refresh is recommended."""
+        memory = self._memory(generation)
+        return memory is not None and memory.drift.alarm
+
+    # -- the candidate -------------------------------------------------------------------------------
+
+    def _train(self, memory: _Memory, learned: Learned, rows_ND: FloatArray) -> tuple[_Memory, Learned]:
+        """A step, once rows enough have come: a candidate is written as a whole, which single rows are not worth."""
+        generation = memory.generation
+        waiting = [*memory.waiting, rows_ND]
+        enough = max(_FEWEST_ROWS, generation.layers * generation.codebook_size)
+        if sum(len(each) for each in waiting) < enough:
+            waiting[-1] = rows_ND.copy()  # the chunk's memory is not ours
+            return replace(memory, waiting=waiting), replace(learned, waiting_ND=rows_ND)
+        together_ND = np.concatenate(waiting) if len(waiting) > 1 else rows_ND
+        step = self._trainer(memory).learn(memory.candidate, together_ND)
+        state = step.state
+        revived = [Metric("revived", float(count), layer) for layer, count in enumerate(step.revived) if count]
+        metrics = {**learned.metrics, f"candidate-{generation.generation}": revived}
+        losses = [TrainingStep(state.steps, layer, state.steps, loss) for layer, loss in enumerate(step.losses)]
+        kept = Candidate(generation.fingerprint, state.centroids_LKD, state.counts_LK, state.steps, state.rows)
+        return replace(memory, candidate=state, waiting=[]), replace(
+            learned, candidate=kept, losses=losses, metrics=metrics
+        )
+
+    def _trainer(self, memory: _Memory) -> ContinualTrainer:
+        return ContinualTrainer(
+            self._encoder(memory.generation.generation).codebooks,
+            trained_rows=max(1, memory.generation.trained_rows),
+            forgetting=self._settings.forgetting,
+            seed=self._seed,
+            device=self._device,
+        )
+
+    def _memory(self, number: int) -> _Memory | None:
+        """What the database has of a generation; None where nothing is known of its training rows."""
+        if number not in self._memories:
+            generation, baseline = self._writer.generation(number), self._writer.baseline(number)
+            if generation is None or baseline is None:
+                return None
+            kept, drift = self._writer.candidate(number), self._writer.drift(number)
+            shape = generation.layers, generation.codebook_size
+            self._memories[number] = _Memory(
+                generation=generation,
+                baseline=baseline,
+                candidate=CandidateState(self._encoder(number).codebooks.centroids_LKD, baseline.counts_LK)
+                if kept is None
+                else CandidateState(kept.centroids_LKD, kept.counts_LK, kept.steps, kept.rows),
+                waiting=self._writer.waiting_rows(number, generation.dim),
+                drift=DriftState(nothing_seen(*shape), nothing_seen(*shape), alarm=False)
+                if drift is None
+                else DriftState.from_bytes(drift, *shape),
+            )
+        return self._memories[number]
+
+
+def _said(number: int, recent: Drift, expected: float, alarm: bool) -> tuple[str, str]:
+    """Level and message of an event."""
+    figures = (
+        f"recent rows have {recent.error_ratio:.3f} times the error of the training rows of generation {number}"
+        f" (without drift about {expected:.3f}), and their use of codes differs by {max(recent.js_L):.3f} bits"
+    )
+    if alarm:
+        return "warning", f"refresh recommended: {figures}; `semid train` prepares one, and changes no ID"
+    return "info", f"refresh no longer recommended: {figures}"
+
+
+def _metrics(drift: Drift) -> list[Metric]:
+    return [
+        Metric("drift_error_ratio", drift.error_ratio),
+        Metric("drift_tail_share", drift.tail_share),
+        Metric("drift_collision_rate", drift.collision_rate),
+        *(Metric("drift_js", value, layer) for layer, value in enumerate(drift.js_L)),
+        *(Metric("drift_dead_alive", float(count), layer) for layer, count in enumerate(drift.woken_L)),
+    ]

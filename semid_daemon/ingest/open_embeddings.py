@@ -1,0 +1,98 @@
+"""Drop files opened as embeddings, and their usable rows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.base.failpoints import failpoint
+from semid_daemon.base.row_hash import zero_rows
+from semid_daemon.base.types import EmbeddingBatch, Tick
+from semid_daemon.config import Ingest
+from semid_daemon.drop.open_file import OpenFile, open_drop_file
+from semid_daemon.formats import EmbeddingSource, open_source
+from semid_daemon.ingest.pending import Waiting
+from semid_daemon.quantizer.device_faults import _FEWEST_ROWS
+from semid_daemon.store.write.items import ZERO_VECTOR
+from semid_daemon.store.write.writer import Writer
+
+_CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
+
+
+@contextlib.contextmanager
+def open_embeddings(file: DropFile) -> Iterator[tuple[OpenFile, EmbeddingSource]]:
+    """Open a settled file as embeddings.
+
+    Raises BadFileError (IncompleteFileError when it is shorter than it says), FileChangedError, OSError.
+    """
+    with open_drop_file(file) as opened, _source_of(opened) as source:
+        yield opened, source
+
+
+@contextlib.contextmanager
+def _source_of(opened: OpenFile) -> Iterator[EmbeddingSource]:
+    failpoint("parsing")
+    file = opened.file
+    sidecar_name = file.sidecar.name if file.sidecar else ""
+    source = open_source(
+        opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=file.fields
+    )
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:
+    """The batch by the configured policy for vectors of zeros."""
+    if settings.on_zero == "encode":
+        return batch
+    zeros = zero_rows(batch.embeddings_ND)
+    if not zeros.size:
+        return batch
+    keep = np.ones(len(batch.item_ids), bool)
+    keep[zeros] = False
+    return dataclasses.replace(
+        batch,
+        item_ids=[item_id for item_id, kept in zip(batch.item_ids, keep.tolist(), strict=True) if kept],
+        embeddings_ND=np.ascontiguousarray(batch.embeddings_ND[keep]),
+        rejected={**batch.rejected, ZERO_VECTOR: zeros.size},
+    )
+
+
+def rows_at_once(settings: Ingest, dim: int) -> int:
+    """How many rows make a chunk: as many as configured, unless they take more memory than a chunk may."""
+    return min(settings.chunk_rows, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * max(dim, 1))))
+
+
+def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callable[[int], None], tick: Tick) -> Waiting:
+    """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
+    with open_embeddings(waiting.file) as (opened, source):
+        if source.rows:
+            check_dim(source.dim)
+        rows = 0
+        for batch in source.batches(rows_at_once(settings, source.dim)):
+            rows += len(usable(batch, settings).item_ids)
+            tick()
+        opened.check_unchanged()
+        writer.set_surveyed(waiting.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
+    return Waiting(waiting.file, writer.file(waiting.ledger.id))
+
+
+def rows_of(waiting: list[Waiting], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:
+    """All usable rows of several files, in order."""
+    for each in waiting:
+        with open_embeddings(each.file) as (opened, source):
+            for batch in source.batches(rows_at_once(settings, source.dim)):
+                yield usable(batch, settings)
+                tick()
+            opened.check_unchanged()
+
+
+def wrong_dimension(found: int, expected: int, whose: str) -> BadFileError:
+    return BadFileError(f"wrong dimension: {found}, expected {expected} ({whose})")

@@ -1,0 +1,53 @@
+"""A file's entry in the ledger, found by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.drop.open_file import digest_of, open_drop_file, signature_text
+from semid_daemon.ingest.open_embeddings import _source_of
+from semid_daemon.store.write.writer import LedgerFile, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What is known of a file after one look into it. `ledger` is None while it may still be being written."""
+
+    ledger: LedgerFile | None
+    problem: BadFileError | None = None
+
+
+def register(
+    writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None], is_settled: Callable[[], bool]
+) -> Registered:
+    """Find the file's entry in the ledger by its content, or make one. Reads only what is not known by sight.
+
+    A file shorter than it says is not registered until `is_settled` says that nobody is writing it any more.
+    """
+    signature = signature_text(file)
+    known = writer.known_digest(file.name, signature)
+    if known is not None:
+        if known.status == "deferred" and known.retry_at is None:  # gone under another name, and still here
+            known = writer.record_sighting(file.name, signature, known.digest, file.signature.size_bytes, root)
+        return Registered(known)
+    problem: BadFileError | None = None
+    with open_drop_file(file) as opened:
+        try:
+            with _source_of(opened):
+                pass
+        except BadFileError as error:
+            if isinstance(error, IncompleteFileError) and not is_settled():
+                return Registered(None, error)
+            problem = error
+        digest = digest_of(opened, on_hashed)
+    return Registered(writer.record_sighting(file.name, signature, digest, file.signature.size_bytes, root), problem)
+
+
+def register_unopened(writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None]) -> LedgerFile:
+    """The file's entry in the ledger, from its bytes alone."""
+    with open_drop_file(file) as opened:
+        digest = digest_of(opened, on_hashed)
+    return writer.record_sighting(file.name, signature_text(file), digest, file.signature.size_bytes, root)

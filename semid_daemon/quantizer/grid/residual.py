@@ -1,0 +1,247 @@
+"""Residual quantization: layer after layer, each on what the one before left over.
+
+GRID's quantizer (arXiv 2507.22224) without a trainer around it; `training_loop.train` runs it.
+
+Shape suffixes: N rows, D dim, L layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+
+from semid_daemon.quantizer.grid.kmeans import DEFAULT_INIT_BUFFER_SIZE, MiniBatchKMeans
+
+logger = logging.getLogger(__name__)
+
+
+class Prediction(NamedTuple):
+    """Codes N×L int64 and the item IDs of the rows."""
+
+    predictions: Tensor
+    item_ids: list[Any]
+
+
+class Quantized(NamedTuple):
+    """`forward`'s answer.
+
+    cluster_ids: codes N×L int64. all_residuals: what each layer left over, N×D×L, or None unless
+    tracked. quantized_embeddings: the sum of the chosen centroids, N×D. quantization_loss: the
+    sum over the layers that learned.
+    """
+
+    cluster_ids: Tensor
+    all_residuals: Tensor | None
+    quantized_embeddings: Tensor
+    quantization_loss: Tensor
+
+
+class ModelStep(NamedTuple):
+    """`model_step`'s answer: `forward`'s codes and residuals, and the two parts of the loss."""
+
+    cluster_ids: Tensor
+    all_residuals: Tensor | None
+    quantization_loss: Tensor
+    reconstruction_loss: Tensor
+
+
+class ResidualQuantization(nn.Module):
+    """L layers of `MiniBatchKMeans`, each coding the residual of the layers before it.
+
+    The layers are `n_layers` independent copies of `quantization_layer`, or those of
+    `quantization_layer_list`; random generators of initializers are shared by the copies.
+    `init_buffer_size` may be set here or on the layers: a value other than the default
+    (3072) holds for both, and two such values that differ are a ValueError.
+
+    normalize_residuals: every layer's input is L2-normalized, the first layer's too; a zero
+        row stays zero.
+    train_layer_wise: in training mode only `current_layer` learns; the layers below it are frozen
+        and those above give zeros. Otherwise the layers are initialized one after the other,
+        then all learn from every batch.
+    quantization_loss_weight, reconstruction_loss_weight: the loss is their weighted sum. The
+        reconstruction loss is the mean squared error (over all N·D values) between the sum of
+        the chosen centroids and the first layer's input, once the last layer learns; it is
+        left out at weight 0, and layers that do not learn get no gradient of it either.
+    track_residuals: `forward` and `model_step` return what each layer left over.
+    verbose: log what training does (module `logging`, level INFO).
+
+    `state_dict` holds everything that training needs to go on in a new object as if it had not
+    stopped, except what is the caller's: the state of the optimizer and of the random generators.
+    """
+
+    def __init__(
+        self,
+        n_layers: int = 3,
+        quantization_layer: MiniBatchKMeans | None = None,
+        quantization_layer_list: nn.ModuleList | Sequence[MiniBatchKMeans] | None = None,
+        init_buffer_size: int = DEFAULT_INIT_BUFFER_SIZE,
+        quantization_loss_weight: float = 1.0,
+        reconstruction_loss_weight: float = 0.0,
+        normalize_residuals: bool = True,
+        train_layer_wise: bool = True,
+        track_residuals: bool = True,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, not {n_layers}")
+        if quantization_layer_list is not None:
+            layers = cast(list[MiniBatchKMeans], list(quantization_layer_list))
+        elif quantization_layer is not None:
+            layers = _independent_copies(quantization_layer, n_layers)
+        else:
+            raise ValueError("give quantization_layer or quantization_layer_list")
+        if len(layers) != n_layers:
+            raise ValueError(f"quantization_layer_list has {len(layers)} layers, n_layers is {n_layers}")
+        if len({layer.n_features for layer in layers}) > 1:
+            raise ValueError("the layers of one quantizer must have the same n_features")
+        for layer in layers:
+            layer.init_buffer_size = _agreed(init_buffer_size, layer.init_buffer_size)
+
+        self.n_layers = n_layers
+        self.quantization_layer_list = nn.ModuleList(layers)
+        self.quantization_loss_weight = quantization_loss_weight
+        self.reconstruction_loss_weight = reconstruction_loss_weight
+        self.normalize_residuals = normalize_residuals
+        self.train_layer_wise = train_layer_wise
+        self.track_residuals = track_residuals
+        self.verbose = verbose
+        self.current_layer = 0
+        self.layer_batches = [0] * n_layers
+        self.layer_steps = [0] * n_layers
+
+    @property
+    def layers(self) -> list[MiniBatchKMeans]:
+        return cast(list[MiniBatchKMeans], list(self.quantization_layer_list))
+
+    def forward(self, embeddings_ND: Tensor) -> Quantized:
+        """Code the rows; in training mode, let the layers whose turn it is learn from them."""
+        return self._quantize(embeddings_ND, learn=self.training)
+
+    def model_step(self, embeddings_ND: Tensor) -> ModelStep:
+        """`forward` and the two parts of the loss; `loss` weighs them."""
+        quantized = self.forward(embeddings_ND)
+        reconstruction_loss = quantized.quantization_loss.new_zeros(())
+        if self.reconstruction_loss_weight and self.layers[-1].is_initialized:
+            target_ND = self._layer_input(embeddings_ND.to(quantized.quantized_embeddings))
+            reconstruction_loss = F.mse_loss(quantized.quantized_embeddings, target_ND)
+        return ModelStep(
+            quantized.cluster_ids, quantized.all_residuals, quantized.quantization_loss, reconstruction_loss
+        )
+
+    def loss(self, step: ModelStep) -> Tensor:
+        """What training minimizes: the weighted sum of the two losses of a `model_step`."""
+        return (
+            self.quantization_loss_weight * step.quantization_loss
+            + self.reconstruction_loss_weight * step.reconstruction_loss
+        )
+
+    @torch.no_grad()
+    def predict_step(self, embeddings_ND: Tensor, item_ids: Sequence[Any] | None = None) -> Prediction:
+        """The codes of the rows, N×L int64, and their item IDs (row numbers if None).
+
+        Changes no state, in training mode neither. Raises ValueError where the item IDs are not
+        as many as the rows.
+        """
+        ids = list(item_ids) if item_ids is not None else list(range(len(embeddings_ND)))
+        if len(ids) != len(embeddings_ND):
+            raise ValueError(f"{len(ids)} item IDs for {len(embeddings_ND)} rows")
+        return Prediction(self._quantize(embeddings_ND, learn=False, track=False).cluster_ids, ids)
+
+    def count_batch(self, max_steps: int) -> bool:
+        """Count the batch just learned from, and go on to the next layer when this one is done.
+
+        Layer by layer, each layer takes `max_steps // n_layers` steps; otherwise all layers
+        together take `max_steps`. Batches that only initialize are no steps. Returns whether
+        this batch was one of those.
+        """
+        index = self.learning_layer
+        initializing = not self.layers[index if self.train_layer_wise else -1].is_initialized
+        self.layer_batches[index] += 1
+        self.layer_steps[index] += not initializing
+        if self.train_layer_wise and self.layer_steps[index] >= max_steps // self.n_layers:
+            if self.verbose:
+                logger.info("layer %d: trained in %d steps", index, self.layer_steps[index])
+            self.current_layer = min(index + 1, self.n_layers - 1)
+        return initializing
+
+    def is_trained(self, max_steps: int) -> bool:
+        """Whether the last layer has had all its steps of a training of `max_steps`."""
+        wanted = max_steps // self.n_layers if self.train_layer_wise else max_steps
+        return self.layer_steps[-1] >= wanted
+
+    @property
+    def learning_layer(self) -> int:
+        """The layer that learns; if all learn together, the last one that has begun to."""
+        if self.train_layer_wise:
+            return self.current_layer
+        return max((index for index, layer in enumerate(self.layers) if layer.has_started), default=0)
+
+    def _quantize(self, embeddings_ND: Tensor, learn: bool, track: bool | None = None) -> Quantized:
+        layers = self.layers
+        centroids_KD = layers[0].centroids
+        residuals_ND = embeddings_ND.detach().to(centroids_KD.dtype)
+        codes: list[Tensor] = []
+        residuals: list[Tensor] = []
+        quantized_ND = torch.zeros_like(residuals_ND)
+        loss = centroids_KD.new_zeros(())
+        for index, layer in enumerate(layers):
+            residuals_ND = self._layer_input(residuals_ND)
+            if learn and self._learns(index):
+                codes_N, chosen_ND, layer_loss = layer.model_step(residuals_ND)
+                loss = loss + layer_loss
+                if self.verbose and layer.is_initial_step:
+                    logger.info("layer %d: centroids set from %d rows", index, layer.init_buffer_size)
+            else:
+                codes_N, chosen_ND = layer.predict_step(residuals_ND)
+            codes.append(codes_N)
+            quantized_ND = quantized_ND + chosen_ND
+            residuals_ND = residuals_ND - chosen_ND.detach()
+            residuals.append(residuals_ND)
+        tracked = self.track_residuals if track is None else track
+        return Quantized(
+            torch.stack(codes, dim=1), torch.stack(residuals, dim=2) if tracked else None, quantized_ND, loss
+        )
+
+    def _learns(self, index: int) -> bool:
+        if self.train_layer_wise:
+            return index == self.current_layer
+        layers = self.layers
+        if layers[index].is_initialized and not layers[-1].is_initialized:
+            return False
+        return index == 0 or layers[index - 1].is_initialized or layers[index - 1].is_initial_step
+
+    def _layer_input(self, residuals_ND: Tensor) -> Tensor:
+        return F.normalize(residuals_ND, dim=-1) if self.normalize_residuals else residuals_ND
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {
+            "current_layer": self.current_layer,
+            "layer_batches": list(self.layer_batches),
+            "layer_steps": list(self.layer_steps),
+        }
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.current_layer = state["current_layer"]
+        self.layer_batches = list(state["layer_batches"])
+        self.layer_steps = list(state["layer_steps"])
+
+
+def _independent_copies(layer: MiniBatchKMeans, n: int) -> list[MiniBatchKMeans]:
+    # A copied random generator would draw the same numbers again in every layer.
+    generator = getattr(layer.initializer, "generator", None)
+    shared = {} if generator is None else {id(generator): generator}
+    return [copy.deepcopy(layer, dict(shared)) for _ in range(n)]
+
+
+def _agreed(ours: int, layers: int) -> int:
+    named = {ours, layers} - {DEFAULT_INIT_BUFFER_SIZE}
+    if len(named) > 1:
+        raise ValueError(f"init_buffer_size is {ours} here and {layers} on the layer: name one")
+    return named.pop() if named else DEFAULT_INIT_BUFFER_SIZE

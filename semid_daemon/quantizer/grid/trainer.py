@@ -1,0 +1,91 @@
+"""GRID's own training schedule (`rkmeans_train_flat`, arXiv 2507.22224) on gathered rows, for parity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
+from semid_daemon.quantizer.distance import SquaredEuclideanDistance
+from semid_daemon.quantizer.grid.initializers import KMeansPlusPlusInitInitializer
+from semid_daemon.quantizer.grid.kmeans import MiniBatchKMeans
+from semid_daemon.quantizer.grid.residual import ResidualQuantization
+from semid_daemon.quantizer.grid.train import train
+
+
+class GridTrainer:
+    """Mini-batch residual k-means, layer after layer, over consecutive batches of shuffled rows.
+
+    The interface of LloydTrainer: iterate `train(...)`, then read `codebooks`. On real embeddings this
+    schedule leaves the later layers with few codes in use; it is here to reproduce GRID's results.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_layers: int,
+        n_clusters: int,
+        normalize_residuals: bool,
+        seed: int,
+        device: torch.device,
+        max_steps: int,
+        batch_rows: int,
+        init_buffer_size: int,
+    ) -> None:
+        self._n_layers = n_layers
+        self._n_clusters = n_clusters
+        self._normalize = normalize_residuals
+        self._seed = seed
+        self._device = device
+        self._max_steps = max_steps
+        self._batch_rows = batch_rows
+        self._init_buffer_size = init_buffer_size
+        self._codebooks: Codebooks | None = None
+
+    @property
+    def codebooks(self) -> Codebooks:
+        """The trained codebooks. Raises RuntimeError before `train` has been run to its end."""
+        if self._codebooks is None:
+            raise RuntimeError("train() has not finished")
+        return self._codebooks
+
+    def train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
+        """Train on embeddings (N×D float32, finite); the loss is GRID's weighted squared error."""
+        rows, dim = embeddings_ND.shape
+        distance = SquaredEuclideanDistance()
+        generator = torch.Generator().manual_seed(self._seed)
+        model = ResidualQuantization(
+            n_layers=self._n_layers,
+            quantization_layer=MiniBatchKMeans(
+                n_clusters=self._n_clusters,
+                n_features=dim,
+                distance_function=distance,
+                initializer=KMeansPlusPlusInitInitializer(
+                    self._n_clusters, distance, initialize_on_cpu=True, generator=generator
+                ),
+                init_buffer_size=min(self._init_buffer_size, rows),
+            ),
+            normalize_residuals=self._normalize,
+            track_residuals=False,
+            verbose=False,
+        ).to(self._device)
+        model.train()
+        yield from train(model, self._batches(embeddings_ND, generator), max_steps=self._max_steps)
+        centroids_LKD = torch.stack([layer.centroids.detach() for layer in model.layers])
+        self._codebooks = Codebooks(centroids_LKD.cpu().numpy().astype(np.float32), self._normalize)
+
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+        """Nothing: GRID's schedule has its own number of steps, on the rows that it is given."""
+        return iter(())
+
+    def _batches(self, embeddings_ND: FloatArray, generator: torch.Generator) -> Iterator[Tensor]:
+        """Whole batches of the rows in a shuffled order, again from the first when they run out."""
+        rows = embeddings_ND.shape[0]
+        size = min(self._batch_rows, rows)
+        order = torch.randperm(rows, generator=generator).numpy()
+        while True:
+            for start in range(0, rows - size + 1, size):
+                yield torch.from_numpy(embeddings_ND[order[start : start + size]]).to(self._device)

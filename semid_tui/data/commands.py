@@ -1,0 +1,67 @@
+"""The one way from the screens to the daemon: command files, refused in read-only mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from semid_daemon.base.errors import SemidError
+from semid_daemon.command_client import submit
+from semid_daemon.store.read.monitor import CommandState
+
+
+class ReadOnlyError(SemidError):
+    """Nothing is sent in read-only mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command sent from here and what is known of it: queued, accepted, done or failed. Times are monotonic."""
+
+    name: str
+    command: str
+    about: str
+    sent_s: float
+    state: str = "queued"
+    state_s: float = 0.0
+    answer: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in ("queued", "accepted")
+
+
+class Gateway:
+    """Sends commands, and follows those it sent."""
+
+    def __init__(self, commands_dir: Path, *, readonly: bool) -> None:
+        self._commands_dir = commands_dir
+        self.readonly = readonly
+        self.sent: tuple[Sent, ...] = ()
+
+    def send(self, command: str, arguments: dict[str, Any], about: str = "") -> Sent:
+        """Put a command in the daemon's way. Raises ReadOnlyError, or ConfigError where that is not possible."""
+        if self.readonly:
+            raise ReadOnlyError("read-only: nothing is sent to the daemon")
+        now = time.monotonic()
+        sent = Sent(submit(self._commands_dir, command, arguments), command, about, now, state_s=now)
+        self.sent = (*self.sent, sent)[-50:]
+        return sent
+
+    def follow(self, commands: Iterable[CommandState]) -> tuple[Sent, ...]:
+        """Bring what was sent up to date; those that changed."""
+        states = {each.name: each for each in commands}
+        now = time.monotonic()
+        changed = []
+        updated = []
+        for sent in self.sent:
+            state = states.get(sent.name)
+            if state is not None and state.state != sent.state:
+                sent = replace(sent, state=state.state, state_s=now, answer=state.answer or "")
+                changed.append(sent)
+            updated.append(sent)
+        self.sent = tuple(updated)
+        return tuple(changed)

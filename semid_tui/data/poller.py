@@ -1,0 +1,163 @@
+"""The one thread that reads the database, and what it posts."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semid_daemon.store.read.connection import InterruptedReadError, UnavailableError
+from semid_daemon.store.read.monitor import Pulse, Watch
+from semid_tui.data.queries import Feed
+
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The database has changed."""
+
+    pulse: Pulse
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """The answer to the feed in a slot; `error` instead where it could not be had, `took_s` what it cost."""
+
+    slot: str
+    feed: Feed
+    result: Any
+    took_s: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The database cannot be read; it is tried again every second."""
+
+    why: UnavailableError
+
+
+Post = Callable[[Beat | Fed | Lost], object]
+
+
+class Poller:
+    """Looks at `PRAGMA data_version` every `refresh_s`, and reads only when it changed, only what is wanted.
+
+    Between two looks no cursor and no transaction is open. `want` wakes it, and interrupts a query that nobody
+    wants any more.
+    """
+
+    def __init__(self, database: Path, post: Post, refresh_s: float = 1.0) -> None:
+        self._database = database
+        self._post = post
+        self.refresh_s = refresh_s
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._frozen = False
+        self._wanted: dict[str, Feed] = {}
+        self._reading: tuple[str, Feed] | None = None
+        self._watch: Watch | None = None
+        self._pulse: Pulse | None = None
+        self._version: int | None = None
+        self._answered: dict[str, tuple[Feed, Hashable]] = {}
+        self._thread = threading.Thread(target=self._run, name="semid-poller", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._wake.set()
+        if self._watch is not None:
+            self._watch.interrupt()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def freeze(self, frozen: bool) -> None:
+        """While frozen nothing new is told; what screens ask for anew is still read."""
+        self._frozen = frozen
+        self._wake.set()
+
+    def want(self, feeds: Mapping[str, Feed], again: bool = False) -> None:
+        """These slots are wanted from now on, and no others; with `again` read them even if nothing changed."""
+        with self._lock:
+            self._wanted = dict(feeds)
+            if again:
+                self._answered.clear()
+            reading, watch = self._reading, self._watch
+            if reading is not None and watch is not None and self._wanted.get(reading[0]) != reading[1]:
+                watch.interrupt()
+        self._wake.set()
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.clear()
+            try:
+                self._look()
+                pause = self.refresh_s
+            except InterruptedReadError:
+                pause = 0.0
+            except UnavailableError as why:
+                self._close()
+                self._post(Lost(why))
+                pause = _RETRY_S
+            if pause:
+                self._wake.wait(pause)
+        self._close()
+
+    def _look(self) -> None:
+        if self._watch is not None and not self._watch.is_current():
+            self._close()  # another file lies there, or none
+        if self._watch is None:
+            watch = Watch(self._database)
+            with self._lock:
+                self._watch = watch
+        if not self._frozen or self._pulse is None:
+            version = self._watch.data_version()
+            if version != self._version or self._pulse is None:
+                self._pulse = self._watch.pulse()
+                self._version = version
+                self._post(Beat(self._pulse))
+        for slot, feed in list(self._wanted.items()):
+            if self._stopped:
+                return
+            self._feed(self._watch, self._pulse, slot, feed)
+
+    def _feed(self, watch: Watch, pulse: Pulse, slot: str, feed: Feed) -> None:
+        depends = feed.depends(pulse)
+        if self._answered.get(slot) == (feed, depends):
+            return
+        with self._lock:
+            if self._wanted.get(slot) != feed:
+                return
+            self._reading = (slot, feed)
+        started = time.perf_counter()
+        try:
+            with watch.snapshot():
+                result, error = feed.read(watch, pulse), None
+        except InterruptedReadError:
+            if self._wanted.get(slot) != feed or self._stopped:
+                raise  # for something newer
+            result, error = None, "took too long"
+        finally:
+            with self._lock:
+                self._reading = None
+        self._answered[slot] = (feed, depends)
+        self._post(Fed(slot, feed, result, time.perf_counter() - started, error))
+
+    def _close(self) -> None:
+        with self._lock:
+            watch, self._watch = self._watch, None
+        self._pulse = self._version = None
+        self._answered.clear()
+        if watch is not None:
+            with contextlib.suppress(UnavailableError):
+                watch.close()

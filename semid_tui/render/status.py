@@ -1,0 +1,150 @@
+"""The top two lines and the one of commands: pure functions from a pulse to a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from semid_daemon.store.read.monitor import Pulse
+from semid_tui.data.commands import Sent
+from semid_tui.render.spans import Line, Span, length, line
+from semid_tui.render.text import age_s, clean, duration, fit, loss, short
+
+STALE_S, SILENT_S = 5.0, 30.0
+SCREENS = ("Overview", "Train", "Codes", "Files", "Lookup", "Tree", "Generations", "Events")
+_SHORT = ("Over", "Train", "Codes", "Files", "Look", "Tree", "Gens", "Events")
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How the UI runs: without changing anything, with the screen held still, in ASCII."""
+
+    readonly: bool = False
+    frozen: bool = False
+    ascii_only: bool = False
+
+
+def liveness(pulse: Pulse) -> str:
+    """`live`, `stale` or `silent` by the age of the heartbeat; `off` for a daemon that is not meant to run."""
+    age = age_s(pulse.heartbeat_at)
+    if pulse.state in ("stopped", "never started") or age is None:
+        return "off"
+    return "live" if age <= STALE_S else "stale" if age <= SILENT_S else "silent"
+
+
+def status_line(pulse: Pulse | None, width: int, mode: Mode, problem: str | None = None) -> Line:
+    """Badge and age of the data first, then what the daemon does, as far as there is room."""
+    parts: list[Line] = [line(("semid", "title"))]
+    if mode.readonly:
+        parts.append(line(("RO", "badge")))
+    if mode.frozen:
+        parts.append(line(("FROZEN", "badge")))
+    if problem is not None or pulse is None:
+        parts.append(line((f"{'x' if mode.ascii_only else '✗'} {problem or 'reading…'}", "bad" if problem else "dim")))
+        return _joined(parts, width)
+    live = liveness(pulse)
+    parts.append(_state(pulse, live, mode))
+    generation = pulse.active.generation if pulse.active else None
+    if generation is not None:
+        parts.append(line(("g", "dim"), (str(generation), "accent")))
+    if live == "live":
+        parts += _doings(pulse)
+    if pulse.file_counts.get("rejected"):
+        parts.append(line((f"{pulse.file_counts['rejected']:,} rejected", "bad")))
+    if pulse.file_counts.get("deferred"):
+        parts.append(line((f"{pulse.file_counts['deferred']:,} deferred", "warn")))
+    if pulse.active:
+        parts.append(line((short(pulse.active.items), "text"), (" items", "dim")))
+    return _joined(parts, width)
+
+
+def _state(pulse: Pulse, live: str, mode: Mode) -> Line:
+    age = age_s(pulse.heartbeat_at)
+    age_text = duration(age) if age is not None else ""
+    full, hollow, warning = ("*", "o", "!") if mode.ascii_only else ("●", "○", "▲")
+    state = pulse.state.upper()
+    if live == "off":
+        return line((f"{hollow} {state}", "dim"), (f" {age_text} ago" if age_text else "", "dim"))
+    if live == "silent":
+        return line((f"{warning} daemon silent {age_text}", "bad"), (f" was {state}", "dim"))
+    if live == "stale":
+        return line((f"{warning} {age_text} old", "warn"), (f" {state}", "dim"))
+    style = {"PAUSED": "warn", "SOURCE MISSING": "bad", "IDLE": "dim"}.get(state, "good")
+    return line((f"{full} {age_text} ", "good"), (_short_state(state), style))
+
+
+def _short_state(state: str) -> str:
+    return {"TRAINING": "TRAIN", "ENCODING": "ENCODE", "GATHERING": "GATHER"}.get(state, state)
+
+
+def _doings(pulse: Pulse) -> list[Line]:
+    parts = []
+    gauges = pulse.gauges
+    if pulse.state == "training" and "loss " in pulse.detail:
+        parts.append(line(("loss ", "dim"), loss(float(pulse.detail.rpartition("loss ")[2]))))
+    rate = gauge(pulse, "rows_per_s")
+    if rate and pulse.state not in ("idle", "paused", "training"):
+        parts.append(line(short(rate), ("/s", "dim")))
+    eta = gauge(pulse, "eta_s")
+    if eta and "file" in gauges:
+        parts.append(line(("ETA ", "dim"), duration(eta)))
+    return parts
+
+
+def gauge(pulse: Pulse, name: str) -> float | None:
+    """A gauge that is a number."""
+    value = pulse.gauges.get(name)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _joined(parts: Sequence[Line], width: int) -> Line:
+    """Parts with a blank between them, as many as fit."""
+    joined: list[Span] = []
+    used = 0
+    for part in parts:
+        needed = length(part) + (1 if joined else 0)
+        if used + needed > width:
+            break
+        joined += [*([Span(" ")] if joined else []), *part]
+        used += needed
+    return tuple(joined)
+
+
+def tab_line(active: int, width: int) -> Line:
+    """The names of the screens with their keys."""
+    for names, gap in ((SCREENS, 2), (SCREENS, 1), (_SHORT, 1)):
+        texts = [f"{number} {name}" for number, name in enumerate(names, 1)]
+        if sum(map(len, texts)) + (len(texts) + 1) * gap <= width:
+            break
+    else:
+        texts, gap = [f"{number}{name}" for number, name in enumerate(_SHORT, 1)], 1
+    spans = [Span(" " * (gap - 1))]
+    for number, text in enumerate(texts, 1):
+        spans += [
+            Span(" " if gap == 2 and number == 1 else "", "text"),
+            Span(text, "tab-active" if number == active else "tab", f"app.show({number})"),
+            Span(" " * gap),
+        ]
+    return tuple(spans)
+
+
+def command_line(sent: Sent, now: float, width: int) -> Line:
+    """`retry part-000377 · queued 0.3s → accepted → done after 0.9s: answer`."""
+    elapsed = duration((now if sent.is_open else sent.state_s) - sent.sent_s)
+    about = f" {clean(sent.about)}" if sent.about else ""
+    parts: list[tuple[str, str]] = [(f"{sent.command}{about}", "strong"), (" · ", "dim")]
+    if sent.state == "queued":
+        parts.append((f"queued {elapsed}", "warn"))
+        if now - sent.sent_s > STALE_S:
+            parts.append((", waits until a daemon runs", "dim"))
+    elif sent.state == "accepted":
+        parts += [("queued → ", "dim"), (f"accepted {elapsed}", "accent")]
+    else:
+        parts.append(("queued → accepted → ", "dim"))
+        parts.append((f"{sent.state} after {elapsed}", "good" if sent.state == "done" else "bad"))
+        parts.append((f": {clean(sent.answer)}" if sent.answer else "", "text"))
+    text = line(*parts)
+    over = length(text) - width
+    if over > 0 and len(text[-1].text) > over:
+        text = (*text[:-1], Span(fit(text[-1].text, len(text[-1].text) - over), text[-1].style))
+    return text

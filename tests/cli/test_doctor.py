@@ -1,0 +1,61 @@
+"""What `semid doctor` says of embeddings that are kept to be encoded again. The rest is with the faults and the CLI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.cli.doctor import Finding, examine
+from semid_daemon.config import Config
+from tests.catalogues import Rows
+from tests.faults.tools import trained_catalogue
+
+
+def of_embeddings(config: Config) -> Finding:
+    (finding,) = (each for each in examine(config) if each.check == "embeddings")
+    return finding
+
+
+def test_finished_files_that_are_gone(tmp_path: Path, clustered: Rows):
+    config = trained_catalogue(tmp_path, clustered)
+    assert of_embeddings(config).level == "ok"
+    (kept,) = config.done_dir.iterdir()
+    content = kept.read_bytes()
+
+    kept.unlink()
+    gone = of_embeddings(config)
+    kept.write_bytes(content[:-1])
+    shorter = of_embeddings(config)
+    kept.rename(config.drop_dir / kept.name)
+    (config.drop_dir / kept.name).write_bytes(content)
+
+    assert gone.level == shorter.level == "warning"
+    assert kept.name in gone.message
+    assert "put them back" in gone.remedy
+    assert of_embeddings(config).level == "ok"  # it lies where it was dropped
+
+
+@pytest.mark.parametrize("what", ["shorter", "missing"])
+def test_a_spool_that_has_lost_something(tmp_path: Path, clustered: Rows, what: str):
+    config = trained_catalogue(tmp_path, clustered, ("drop", 'on_done = "delete"'))
+    assert of_embeddings(config).level == "ok"
+    (segment,) = config.spool_dir.iterdir()
+
+    if what == "missing":
+        segment.unlink()
+    else:
+        segment.write_bytes(segment.read_bytes()[:-1])
+
+    finding = of_embeddings(config)
+    assert finding.level == "error"
+    assert str(segment) in finding.message
+    assert finding.remedy == "restore the file from a backup"
+
+
+def test_where_no_embeddings_are_kept_none_are_missed(tmp_path: Path, clustered: Rows):
+    config = trained_catalogue(tmp_path, clustered, ("generations", 'keep_embeddings = "nothing"'))
+    (kept,) = config.done_dir.iterdir()
+    kept.unlink()
+
+    assert not [each for each in examine(config) if each.check == "embeddings"]

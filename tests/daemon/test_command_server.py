@@ -1,0 +1,170 @@
+"""Commands to the daemon: files renamed into a directory, carried out once each, recorded, never trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.base.errors import ConfigError
+from semid_daemon.command_client import answer_of, submit
+from semid_daemon.daemon.command_server import MAX_BYTES, CommandDesk, CommandError
+from semid_daemon.store.write.writer import Writer
+
+
+@pytest.fixture
+def desk(tmp_path: Path):
+    """A desk that knows `greet`, and what it was asked."""
+    asked: list[object] = []
+
+    def greet(arguments):
+        asked.append(arguments)
+        if "whom" not in arguments:
+            raise CommandError("whom?")
+        return f"hello {arguments['whom']}"
+
+    (tmp_path / "commands").mkdir()
+    with Writer(tmp_path / "semid.db") as writer:
+        desk = CommandDesk(tmp_path / "commands", writer, {"greet": greet})
+        desk.asked = asked
+        desk.directory = tmp_path / "commands"
+        desk.writer = writer
+        yield desk
+
+
+def recorded(desk) -> list[tuple]:
+    return desk.writer._read("SELECT command, arguments, state, answer FROM commands ORDER BY requested_at, rowid")
+
+
+def test_asked_carried_out_answered(desk, tmp_path: Path):
+    name = submit(desk.directory, "greet", {"whom": "numpy"})
+    assert answer_of(tmp_path / "semid.db", name, timeout_s=0) is None
+    desk.serve()
+    assert answer_of(tmp_path / "semid.db", name) == ("done", "hello numpy")
+    assert recorded(desk) == [("greet", '{"whom": "numpy"}', "done", "hello numpy")]
+    assert list(desk.directory.iterdir()) == []
+    desk.serve()
+    assert len(desk.asked) == 1
+
+
+def test_refused_by_its_handler(desk):
+    submit(desk.directory, "greet", {})
+    desk.serve()
+    assert recorded(desk) == [("greet", "{}", "failed", "whom?")]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "Expecting value"),
+        (b"{", "Expecting"),
+        (b"[1]", "not an object"),
+        (b'{"command": 7}', "not an object like"),
+        (b'{"command": "greet", "arguments": [1]}', "arguments: not an object"),
+        (b'{"command": "dance", "arguments": {}}', "no such command; there are greet"),
+        (b"\xff\xfe{", "decode"),
+        (b"[" * 100_000, "recursion"),
+        (b" " * (MAX_BYTES + 1), "larger than"),
+    ],
+    ids=["empty", "cut", "list", "number", "arguments", "unknown", "bytes", "deep", "large"],
+)
+def test_nonsense_is_recorded_and_removed(desk, content: bytes, says: str):
+    (desk.directory / "nonsense.json").write_bytes(content)
+    submit(desk.directory, "greet", {"whom": "others"})
+    desk.serve()
+    answers = recorded(desk)
+    assert [answer for _, _, state, answer in answers if state == "done"] == ["hello others"]
+    (failed,) = [answer for _, _, state, answer in answers if state == "failed"]
+    assert says in failed
+    assert list(desk.directory.iterdir()) == []
+
+
+def test_things_that_are_no_files(desk):
+    os.mkfifo(desk.directory / "pipe.json")
+    os.symlink("/etc/hostname", desk.directory / "link.json")
+    (desk.directory / "directory.json").mkdir()
+    (desk.directory / ".unfinished.json.tmp").write_text("{")
+    desk.serve()
+    desk.serve()
+    assert sorted(path.name for path in desk.directory.iterdir()) == [".unfinished.json.tmp", "directory.json"]
+    assert [state for _, _, state, _ in recorded(desk)] == ["failed"] * 3
+    assert desk.asked == []
+
+
+def test_carried_out_again_after_a_crash_in_between_but_not_after_the_answer(desk):
+    name = submit(desk.directory, "greet", {"whom": "a"})
+    content = (desk.directory / name).read_bytes()
+    desk.writer.accept_command(name, "greet", "{}", json.loads(content)["requested_at"])  # then the process died
+    desk.serve()
+    assert len(desk.asked) == 1
+    (desk.directory / name).write_bytes(content)  # the process died before it was removed
+    desk.serve()
+    assert len(desk.asked) == 1
+    assert list(desk.directory.iterdir()) == []
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, desk):
+    with pytest.raises(ConfigError, match="semid init"):
+        submit(tmp_path / "nowhere", "greet", {})
+    desk.directory.rmdir()
+    desk.serve()
+
+
+def test_half_characters_are_recorded_and_harm_nobody(desk):
+    (desk.directory / "1.json").write_text('{"command": "\\ud800", "requested_at": "1\\udfff"}')
+    (desk.directory / "2.json").write_text(
+        '{"command": "greet", "arguments": {"whom": "\\udcff.npy", "\\ud800": ["\\ud800"]}, "requested_at": "2"}'
+    )
+    desk.serve()
+    (_, _, state, _), (_, _, greeted, answer) = recorded(desk)
+    assert (state, greeted, answer) == ("failed", "done", "hello \\udcff.npy")
+    assert desk.writer._read("SELECT name, requested_at FROM _commands")[0] == ("1.json", "1\\udfff")
+    assert list(desk.directory.iterdir()) == []
+
+
+def test_what_is_recorded_is_bounded(desk):
+    submit(desk.directory, "c" * 1000, {})
+    submit(desk.directory, "greet", {"whom": "w" * 100_000})
+    desk.serve()
+    lengths = desk.writer._read("SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id")
+    assert [lengths[0][0], *lengths[1][1:]] == [100, 10_000, 10_000]
+
+
+def test_the_machines_errors_are_answers(desk):
+    def failing(arguments):
+        raise OSError(5, "Input/output error")
+
+    desk._handlers = {"greet": failing}
+    submit(desk.directory, "greet", {"whom": "a"})
+    desk.serve()
+    ((_, _, state, answer),) = recorded(desk)
+    assert state == "failed"
+    assert "Input/output error" in answer
+
+
+def test_what_is_stuck_is_read_once_and_blocks_nobody(desk, caplog):
+    for number in range(120):
+        (desk.directory / f"0{number:03}.json").mkdir()
+    submit(desk.directory, "greet", {"whom": "numpy"})
+    open_before = len(os.listdir("/proc/self/fd"))
+    desk.serve()
+    desk.serve()
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert desk.asked == [{"whom": "numpy"}]
+    desk.serve()
+    assert len([record for record in caplog.records if "cannot be removed" in record.message]) == 120
+    (desk.directory / "0000.json").rmdir()
+    desk.serve()
+    assert len(desk._stuck) == 119
+
+
+def test_a_directory_that_cannot_be_read_is_told_once(desk, caplog):
+    desk._directory = desk.directory / "file"
+    desk._directory.write_text("")
+    desk.serve()
+    desk.serve()
+    assert [record.message for record in caplog.records if "commands wait" in record.message] == [
+        f"{desk._directory}: cannot be read: Not a directory; commands wait"
+    ]

@@ -1,0 +1,458 @@
+"""The daemon on small catalogues of real files, in this process: what is committed, moved, refused, resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semid_daemon.codebooks.files import load_codebooks
+from semid_daemon.config import Config, parse_config
+from semid_daemon.daemon.service import Outcome, Service
+from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.drop import open_file as reading
+from semid_daemon.generations import first_training as gathering
+from semid_daemon.generations.first_training import Gathering
+from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.intake import Intake
+from semid_daemon.ingest.pending import Waiting, WaitingFiles
+from semid_daemon.quantizer import Encoder, resolve_device
+from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.progress import PlainProgress
+from semid_daemon.store.write.writer import Writer
+from tests.catalogues import SMALL, Rows, drop_npz, ids
+
+
+def run(config: Config, stop: threading.Event | None = None) -> Outcome:
+    make_directories(config)
+    with Writer(config.database) as writer:
+        return Service(config, writer, PlainProgress(), stop or threading.Event(), once=True).run()
+
+
+def query(config: Config, sql: str) -> list[tuple]:
+    connection = sqlite3.connect(config.database)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_gather_train_encode_move(catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 40), clustered(40, 16, seed=1))
+    assert run(catalogue).missing_rows == 24
+    assert query(catalogue, "SELECT file, status, rows FROM files") == [("a.npz", "pending", 40)]
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(0,)]
+    assert (catalogue.drop_dir / "a.npz").exists()
+
+    drop_npz(catalogue.drop_dir, "b.npz", ids("b", 130), clustered(130, 16, seed=2))
+    assert run(catalogue) == Outcome(rejected=0, deferred=0, missing_rows=0)
+    assert query(catalogue, "SELECT file, count(*) FROM semantic_ids GROUP BY file") == [("a.npz", 40), ("b.npz", 130)]
+    assert query(catalogue, "SELECT generation, trained_rows, items, status FROM generations") == [
+        (1, 170, 170, "active")
+    ]
+    assert query(
+        catalogue,
+        "SELECT layer, count(*) > 1, min(value) > 0 FROM metrics WHERE run = 'train-1'"
+        " AND name = 'loss' GROUP BY layer",
+    ) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
+    assert query(catalogue, "SELECT first_row, rows FROM _chunks WHERE file_id = 2") == [(0, 50), (50, 50), (100, 30)]
+    assert sorted(path.name for path in catalogue.done_dir.iterdir()) == ["a.npz", "b.npz"]
+    assert list(catalogue.drop_dir.iterdir()) == []
+
+    drop_npz(catalogue.drop_dir, "c.npz", ids("c", 10), clustered(10, 16, seed=3))
+    run(catalogue)
+    assert query(catalogue, "SELECT count(*), count(DISTINCT generation) FROM semantic_ids") == [(180, 1)]
+
+
+def test_committed_codes_are_those_of_the_published_codebooks(catalogue: Config, clustered: Rows):
+    rows_ND = clustered(130, 16, seed=2)
+    drop_npz(catalogue.drop_dir, "b.npz", ids("b", 130), rows_ND)
+    run(catalogue)
+    ((fingerprint,),) = query(catalogue, "SELECT fingerprint FROM generations")
+    codebooks = load_codebooks(catalogue.codebooks_dir, fingerprint)
+    codes_NL = Encoder(codebooks, resolve_device("cpu")).encode(rows_ND)
+    found = dict(query(catalogue, "SELECT item_id, semantic_id FROM semantic_ids"))
+    assert found == {f"b{row}": "-".join(map(str, codes)) for row, codes in enumerate(codes_NL)}
+
+
+def test_again_adds_nothing(catalogue: Config, clustered: Rows):
+    rows_ND = clustered(130, 16)
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 130), rows_ND)
+    run(catalogue)
+    everything = "SELECT * FROM all_semantic_ids ORDER BY item_id"
+    before = query(catalogue, everything)
+    for name in ("a.npz", "copy.npz"):
+        drop_npz(catalogue.drop_dir, name, ids("a", 130), rows_ND)
+        run(catalogue)
+        assert query(catalogue, everything) == before
+    assert query(catalogue, "SELECT file, status, rows_kept, reason FROM files ORDER BY file") == [
+        ("a.npz", "done", 0, None),
+        ("copy.npz", "done", 130, "same bytes as a.npz"),
+    ]
+    assert sorted(path.name.split("-")[0] for path in catalogue.done_dir.iterdir()) == ["a", "a.npz", "copy.npz"]
+
+
+def test_bad_files_are_refused_and_the_others_unharmed(catalogue: Config, clustered: Rows):
+    rows_ND = clustered(130, 16)
+    holes_ND = rows_ND.copy()
+    holes_ND[[3, 77]] = np.nan
+    drop_npz(catalogue.drop_dir, "a-holes.npz", ids("a", 130), holes_ND)
+    drop_npz(catalogue.drop_dir, "b-wide.npz", ids("b", 20), clustered(20, 17))
+    whole = drop_npz(catalogue.drop_dir, "c-cut.npz", ids("c", 130), rows_ND)
+    whole.write_bytes(whole.read_bytes()[:-500])
+    (catalogue.drop_dir / "d-empty.npy").write_bytes(b"")
+    (catalogue.drop_dir / "e-text.npz").write_text("not an archive")
+    drop_npz(catalogue.drop_dir, "f-good.npz", ids("f", 20), clustered(20, 16, seed=9))
+    for name in ("c-cut.npz", "d-empty.npy"):
+        os.utime(catalogue.drop_dir / name, (1, 1))  # long ago: nobody is writing it any more
+    assert run(catalogue).rejected == 4
+    files = {name: rest for name, *rest in query(catalogue, "SELECT file, status, rows_rejected, reason FROM files")}
+    assert files["a-holes.npz"] == ["done", 2, "not finite: 2"]
+    assert files["f-good.npz"] == ["done", 0, None]
+    assert files["b-wide.npz"][0] == "rejected"
+    assert "wrong dimension: 17, expected 16 (learnt from a-holes.npz" in files["b-wide.npz"][2]
+    for name in ("c-cut.npz", "d-empty.npy", "e-text.npz"):
+        assert files[name][0] == "rejected"
+        assert (catalogue.rejected_dir / f"{name}.reason.txt").read_text().strip() == files[name][2]
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(128 + 20,)]
+    assert query(catalogue, "SELECT item_id FROM semantic_ids WHERE item_id IN ('a3', 'a77', 'a4')") == [("a4",)]
+
+    drop_npz(catalogue.drop_dir, "g-wide.npz", ids("g", 20), clustered(20, 17, seed=4))
+    assert run(catalogue).rejected == 1
+    assert query(catalogue, "SELECT reason FROM files WHERE file = 'g-wide.npz'") == [
+        ("wrong dimension: 17, expected 16 (generation 1)",)
+    ]
+
+
+def test_configured_dimension_decides(catalogue: Config, clustered: Rows):
+    config = parse_config(
+        (SMALL.replace("[quantizer]", "[quantizer]\ndim = 16")).encode(), source="t", root=catalogue.root
+    )
+    drop_npz(config.drop_dir, "a.npz", ids("a", 80), clustered(80, 17))
+    drop_npz(config.drop_dir, "b.npz", ids("b", 80), clustered(80, 16))
+    assert run(config).rejected == 1
+    assert query(config, "SELECT file, reason FROM files WHERE status = 'rejected'") == [
+        ("a.npz", "wrong dimension: 17, expected 16 (quantizer.dim in semid.toml)")
+    ]
+
+
+def test_stopped_between_chunks_it_goes_on_at_the_right_row(catalogue: Config, clustered: Rows, monkeypatch):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 64), clustered(64, 16))
+    run(catalogue)
+    drop_npz(catalogue.drop_dir, "b.npz", ids("b", 170), clustered(170, 16, seed=2))
+    stop = threading.Event()
+    commit_chunk = Writer.commit_chunk
+
+    def stop_after_first(*arguments, **options):
+        stop.set()
+        return commit_chunk(*arguments, **options)
+
+    monkeypatch.setattr(Writer, "commit_chunk", stop_after_first)
+    run(catalogue, stop)
+    monkeypatch.undo()
+    assert query(catalogue, "SELECT status, rows_done FROM _files WHERE id = 2") == [("loading", 50)]
+    assert query(catalogue, "SELECT state FROM daemon") == [("stopped",)]
+    assert (catalogue.drop_dir / "b.npz").exists()
+    run(catalogue)
+    assert query(catalogue, "SELECT first_row, rows FROM _chunks WHERE file_id = 2") == [
+        (0, 50),
+        (50, 50),
+        (100, 50),
+        (150, 20),
+    ]
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(234,)]
+    assert query(catalogue, "SELECT attempts FROM files WHERE file = 'b.npz'") == [(2,)]
+
+
+def test_training_interrupted_starts_anew(catalogue: Config, clustered: Rows, monkeypatch):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
+    stop = threading.Event()
+    monkeypatch.setattr(Gathering, "_record", lambda *_: stop.set())
+    run(catalogue, stop)
+    monkeypatch.undo()
+    assert query(catalogue, "SELECT count(*) FROM generations") == [(0,)]
+    run(catalogue)
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
+
+
+def test_the_same_rows_give_the_same_codebooks(tmp_path: Path, clustered: Rows):
+    fingerprints = set()
+    for name in ("one", "two"):
+        root = tmp_path / name
+        root.mkdir()
+        config = parse_config(SMALL.encode(), source="t", root=root)
+        make_directories(config)
+        drop_npz(config.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
+        run(config)
+        fingerprints |= set(query(config, "SELECT fingerprint FROM generations"))
+    assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize("policy", ["keep", "delete"])
+def test_finished_files_stay_or_go(catalogue: Config, clustered: Rows, policy: str):
+    text = SMALL.replace("[drop]", f'[drop]\non_done = "{policy}"')
+    config = parse_config(text.encode(), source="t", root=catalogue.root)
+    drop_npz(config.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
+    run(config)
+    assert (config.drop_dir / "a.npz").exists() == (policy == "keep")
+    assert not config.done_dir.exists()
+    run(config)
+    assert query(config, "SELECT attempts FROM files") == [(1,)]
+
+
+def test_grid_schedule_is_selectable(catalogue: Config, clustered: Rows):
+    text = SMALL.replace("[training]", '[training]\ntrainer = "grid"\ngrid_batch_rows = 32\ngrid_init_buffer_size = 64')
+    config = parse_config(text.encode(), source="t", root=catalogue.root)
+    drop_npz(config.drop_dir, "a.npz", ids("a", 200), clustered(200, 16))
+    run(config)
+    assert query(config, "SELECT count(*) FROM semantic_ids") == [(200,)]
+    # per layer 2 batches fill the buffer, 10 steps follow
+    assert query(config, "SELECT layer, count(*) FROM metrics WHERE name = 'loss' GROUP BY layer") == [
+        (0, 12),
+        (1, 12),
+        (2, 12),
+    ]
+
+
+def test_unreadable_file_is_deferred_and_others_go_on(catalogue: Config, clustered: Rows, monkeypatch):
+    """Tests run as root, for whom every file is readable: the one seam is os.open's refusal."""
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
+    drop_npz(catalogue.drop_dir, "locked.npz", ids("l", 10), clustered(10, 16))
+    real_open = os.open
+
+    def refusing(path, *arguments, **options):
+        if Path(path).name == "locked.npz":
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *arguments, **options)
+
+    monkeypatch.setattr(reading.os, "open", refusing)
+    outcome = run(catalogue)
+    monkeypatch.undo()
+    assert (outcome.deferred, outcome.rejected) == (1, 0)
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
+    assert (catalogue.drop_dir / "locked.npz").exists()
+    run(catalogue)
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(90,)]
+
+
+def test_orphan_codebooks_are_collected(catalogue: Config, clustered: Rows):
+    run(catalogue)
+    catalogue.codebooks_dir.mkdir(parents=True)
+    for name in ("0123.safetensors", ".4567.safetensors.tmp"):
+        (catalogue.codebooks_dir / name).write_bytes(b"left by a crash")
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
+    run(catalogue)
+    ((fingerprint,),) = query(catalogue, "SELECT fingerprint FROM generations")
+    assert [path.name for path in catalogue.codebooks_dir.iterdir()] == [f"{fingerprint}.safetensors"]
+
+
+def test_files_that_vanish_are_taken_up_again_when_back(catalogue: Config, clustered: Rows):
+    path = drop_npz(catalogue.drop_dir, "a.npz", ids("a", 40), clustered(40, 16))
+    run(catalogue)
+    aside = catalogue.root / "aside.npz"
+    path.rename(aside)
+    run(catalogue)
+    assert query(catalogue, "SELECT status FROM files") == [("deferred",)]
+    aside.rename(path)
+    drop_npz(catalogue.drop_dir, "b.npz", ids("b", 40), clustered(40, 16, seed=2))
+    run(catalogue)
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
+
+
+def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clustered: Rows, monkeypatch):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 300), clustered(300, 16))
+    monkeypatch.setattr(gathering, "max_sample_rows", lambda *_: 100)
+    run(catalogue)
+    assert query(catalogue, "SELECT trained_rows FROM generations") == [(100,)]
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(300,)]
+    last = "SELECT layer FROM metrics WHERE run = 'train-1' AND name = 'loss' ORDER BY step DESC LIMIT 3"
+    assert sorted(query(catalogue, last)) == [(0,), (1,), (2,)]
+
+
+# -- the intake alone ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def intake(catalogue: Config) -> Iterator[Intake]:
+    """The intake of a catalogue without a generation, by a clock that goes 10 s on with every look at it."""
+    make_directories(catalogue)
+    seconds = itertools.count(0, 10)
+    with Writer(catalogue.database) as writer, contextlib.closing(InHand(catalogue.in_hand)) as in_hand:
+        yield Intake(
+            catalogue,
+            writer,
+            Journal(writer),
+            PlainProgress(),
+            in_hand,
+            lambda: None,
+            threading.Event(),
+            now=lambda: float(next(seconds)),
+        )
+
+
+def settle(intake: Intake) -> None:
+    """Look until all that lies there is taken up."""
+    for _ in range(3):
+        intake._scan_again = 0.0
+        intake.look()
+        while intake.take_up(1_000.0, gathering=True):
+            pass
+
+
+STATES = "SELECT s.name, f.status FROM _files f JOIN _sightings s ON s.file_id = f.id ORDER BY f.id, s.id"
+
+
+def test_a_waiting_file_that_changes_is_waited_for_no_more(intake: Intake, catalogue: Config, clustered: Rows):
+    path = drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (first,) = intake.waiting
+    os.utime(path, ns=(1, 1))
+    intake._scan_again = 0.0
+    intake.look()
+    assert not intake.waiting
+    assert query(catalogue, STATES) == [("a.npz", "deferred")]
+    settle(intake)
+    assert list(intake.waiting) == [first]
+    assert intake.waiting[first].file.signature.mtime_ns == 1
+    assert query(catalogue, STATES) == [("a.npz", "pending")]
+
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    settle(intake)
+    assert len(intake.waiting) == 1
+    assert first not in intake.waiting
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+def test_content_that_was_replaced_while_nobody_looked_is_gone(intake: Intake, catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    # What the service does when the file turns out to be another while it is read.
+    intake.waiting.clear()
+    intake.unsettled = True
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    settle(intake)
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+def test_content_that_was_replaced_between_two_runs_is_gone(catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    run(catalogue)
+    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    run(catalogue)
+    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
+
+
+@pytest.mark.parametrize("status", ["done", "rejected"])
+def test_a_version_that_arrives_before_the_move_is_read(
+    intake: Intake, catalogue: Config, clustered: Rows, status: str
+):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    newer = drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
+    content = newer.read_bytes()
+    intake.unsettled = False
+    if status == "done":
+        intake.finish(waiting.file, waiting.ledger)
+    else:
+        intake.reject(waiting, "bad")
+    assert intake.unsettled
+    assert newer.read_bytes() == content
+    assert not [path for path in catalogue.root.glob("*/*") if path.parent.name in ("done", "rejected")]
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    assert waiting.ledger.status == "pending"
+
+
+def test_retry_of_names_that_are_shown_escaped(intake: Intake, catalogue: Config, clustered: Rows):
+    raw = b"\xff \\ \x85.npz"
+    path = catalogue.drop_dir / os.fsdecode(raw)
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16)).rename(path)
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    for name in (waiting.file.name, os.fsdecode(raw)):
+        (waiting,) = intake.waiting.values()
+        intake.reject(waiting, "bad")
+        assert not path.exists()
+        assert intake.retry([name]) == f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}"
+        assert path.exists()
+        settle(intake)
+    assert intake.retry([waiting.file.name]).endswith(f"neither deferred nor rejected: {waiting.file.name}")
+
+
+def test_retry_counts_what_is_there_and_goes_on_after_an_error(intake: Intake, catalogue: Config, clustered: Rows):
+    for name in ("blocked/a.npz", "gone.npz", "good.npz"):
+        (catalogue.drop_dir / name).parent.mkdir(exist_ok=True)
+        aside = drop_npz(catalogue.root, "aside.npz", ids(name, 10), clustered(10, 16))
+        aside.rename(catalogue.drop_dir / name)
+    settle(intake)
+    for waiting in list(intake.waiting.values()):
+        intake.reject(waiting, "bad")
+    (catalogue.rejected_dir / "gone.npz").unlink()
+    (catalogue.drop_dir / "blocked").rmdir()
+    (catalogue.drop_dir / "blocked").write_text("a file where a directory was")
+    answer = intake.retry(None)
+    assert answer.startswith(f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}; ")
+    assert "; not there, drop again: gone.npz; cannot be moved back: blocked/a.npz: " in answer
+    assert query(catalogue, STATES) == [
+        ("blocked/a.npz", "rejected"),
+        ("gone.npz", "deferred"),
+        ("good.npz", "pending"),
+    ]
+    assert (catalogue.drop_dir / "good.npz").exists()
+
+
+# -- what files without rows decide -------------------------------------------------------------
+
+
+def test_files_without_usable_rows_decide_nothing(catalogue: Config, clustered: Rows):
+    np.save(catalogue.drop_dir / "a-empty.npy", np.zeros((0, 5), np.float32))
+    np.save(catalogue.drop_dir / "b-holes.npy", np.full((3, 9), np.nan, np.float32))
+    run(catalogue)
+    drop_npz(catalogue.drop_dir, "c.npz", ids("c", 70), clustered(70, 16))
+    np.save(catalogue.drop_dir / "d-empty.npy", np.zeros((0, 7), np.float32))
+    outcome = run(catalogue)
+    assert dict(query(catalogue, "SELECT file, status FROM files")) == {
+        "a-empty.npy": "done",
+        "b-holes.npy": "rejected",  # once there are codebooks, for its dimension
+        "c.npz": "done",
+        "d-empty.npy": "done",
+    }
+    assert outcome.missing_rows == 0
+    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(70,)]
+
+
+# -- what waits ---------------------------------------------------------------------------------
+
+
+def test_waiting_files_are_counted_as_they_change(intake: Intake, catalogue: Config, clustered: Rows):
+    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
+    settle(intake)
+    (waiting,) = intake.waiting.values()
+    random = np.random.default_rng(0)
+    files = WaitingFiles()
+    for _ in range(2_000):
+        file_id = int(random.integers(20))
+        if random.random() < 0.3:
+            files.pop(file_id, None)
+        else:
+            rows = [None, 0, 3, 5][int(random.integers(4))]
+            ledger = dataclasses.replace(waiting.ledger, id=file_id, rows_usable=rows)
+            files[file_id] = Waiting(waiting.file, ledger)
+        counted = [each.ledger.rows_usable for each in files.values()]
+        assert files.rows_usable == sum(rows or 0 for rows in counted)
+        uncounted, usable = files.first_uncounted(), files.first_usable()
+        assert (uncounted is None) == (None not in counted)
+        assert uncounted is None or uncounted.ledger.rows_usable is None
+        assert (usable is None) == (not any(counted))
+        assert usable is None or usable.ledger.rows_usable
+    files.clear()
+    assert (len(files), files.rows_usable, files.first_uncounted(), files.first_usable()) == (0, 0, None, None)

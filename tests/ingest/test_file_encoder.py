@@ -1,0 +1,114 @@
+"""Chunks of long rows, several of which are committed at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.base.errors import BadFileError
+from semid_daemon.config import Config
+from semid_daemon.daemon import service
+from semid_daemon.ingest import file_encoder as ingest
+from semid_daemon.ingest import open_embeddings
+from semid_daemon.store.write.writer import Writer
+from tests.catalogues import Rows, drop_npz, ids
+from tests.faults.tools import assert_sound, assert_sound_after_restart, items, query, run, trained_catalogue
+
+ROWS = 1000
+
+
+def with_a_file(root: Path, clustered: Rows) -> Config:
+    """A catalogue of 70 items, and a file of others to come."""
+    root.mkdir()
+    settings = (("ingest", "chunk_rows = 256"), ("generations", 'mode = "continual"'))
+    config = trained_catalogue(root, clustered, *settings)
+    drop_npz(config.drop_dir, "a.npz", ids("a", ROWS), clustered(ROWS, 16))
+    return config
+
+
+@pytest.fixture
+def wide(tmp_path: Path, clustered: Rows, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """64 rows are a chunk, and 256 a transaction."""
+    monkeypatch.setattr(open_embeddings, "_CHUNK_BYTES", 64 * 16 * 4)
+    monkeypatch.setattr(ingest, "_COMMIT_S", 60.0)
+    monkeypatch.setattr(ingest, "_PATIENCE_S", 60.0)
+    return with_a_file(tmp_path / "wide", clustered)
+
+
+def yields(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the steps of files yield from now on, but for what takes long."""
+    seen: list[int] = []
+    encode_steps = service.encode_steps
+
+    def watched(*arguments: object, **options: object) -> Iterator[int]:
+        for rows in encode_steps(*arguments, **options):  # type: ignore[arg-type]
+            seen.append(rows)
+            yield rows
+
+    monkeypatch.setattr(service, "encode_steps", watched)
+    return seen
+
+
+def state(config: Config) -> list[list[tuple]]:
+    """All that chunks leave, but for times."""
+    return [
+        query(config, sql)
+        for sql in (
+            "SELECT item_id, semantic_id, suffix FROM semantic_ids ORDER BY 1",
+            "SELECT file_id, first_row, rows, assigned FROM _chunks ORDER BY id",
+            "SELECT layer, code, items FROM _code_usage ORDER BY 1, 2",
+            "SELECT * FROM _candidates",
+            "SELECT * FROM _candidate_layers ORDER BY layer",
+            "SELECT state FROM _drift",
+            "SELECT * FROM _spool ORDER BY 1",
+        )
+    ]
+
+
+def test_chunks_are_committed_by_the_configured_rows(wide: Config, monkeypatch: pytest.MonkeyPatch):
+    seen = yields(monkeypatch)
+    run(wide)
+    assert [rows for rows in seen if rows] == [256, 256, 256, 232]
+    assert query(wide, "SELECT max(rows), count(*) FROM _chunks WHERE file_id = 2") == [(64, 16)]
+    assert_sound(wide, 70 + ROWS)
+
+
+def test_what_fails_takes_its_group_back_and_is_done_anew(
+    wide: Config, clustered: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The seventh chunk is the third of the second group. Afterwards all is as if nothing had happened."""
+    left = [7]
+    commit_chunk = Writer.commit_chunk
+
+    def failing(self: Writer, *arguments: object, **options: object) -> object:
+        left[0] -= 1
+        tally = commit_chunk(self, *arguments, **options)  # type: ignore[arg-type]
+        if left[0] == 0:
+            raise OSError("the disk is gone for a moment")
+        return tally
+
+    monkeypatch.setattr(Writer, "commit_chunk", failing)
+    run(wide)
+    assert_sound(wide, 70 + 256)
+    assert_sound_after_restart(wide, 70 + ROWS)
+    undisturbed = with_a_file(tmp_path / "undisturbed", clustered)
+    run(undisturbed)
+    assert state(wide) == state(undisturbed)
+
+
+def test_chunks_before_one_that_cannot_be_read_are_committed(wide: Config, monkeypatch: pytest.MonkeyPatch):
+    usable, left = ingest.usable, [7]
+
+    def damaged(batch: object, settings: object) -> object:
+        left[0] -= 1
+        if left[0] == 0:
+            raise BadFileError("damaged here")
+        return usable(batch, settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest, "usable", damaged)
+    run(wide)
+    assert query(wide, "SELECT status, reason FROM files WHERE file = 'a.npz'") == [("rejected", "damaged here")]
+    assert items(wide) == 70 + 6 * 64
+    assert_sound(wide, 70 + 6 * 64)
