@@ -52,7 +52,7 @@ class CommandError(Exception):
     """The daemon will not carry out a command; the message is its answer."""
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """What the machine says."""
     if isinstance(error, MemoryError):
         return "out of memory"

@@ -41,6 +41,6 @@ def path_of(name: str) -> Path:
     return Path(os.fsdecode(_ESCAPE.sub(unescaped, name).encode("utf-8", errors="surrogateescape")))
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """Text from outside, made safe for a terminal and for a line of a log: control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from semid_daemon.base.text import printable
-from semid_daemon.cli.options import config_option, shown
+from semid_daemon.cli.options import config_option, escape
 from semid_daemon.config import Config, find_config, load_config
 
 
@@ -79,7 +79,7 @@ def _ask(config: Config, command: str, arguments: dict[str, Any]) -> None:
         click.echo(f"semid: the daemon does not answer; the command waits for it in {config.commands_dir}", err=True)
         return
     state, answer = answered
-    click.echo(shown(answer))
+    click.echo(escape(answer))
     if state == "failed":
         sys.exit(1)
 

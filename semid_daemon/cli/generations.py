@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from semid_daemon.base.clock import seconds_until
-from semid_daemon.cli.options import config_option, json_option, shown
+from semid_daemon.cli.options import config_option, escape, json_option
 from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.store.read.compare import Comparing, Difference
 from semid_daemon.store.read.generations import GenerationRow
@@ -120,7 +120,7 @@ def ask_long(config: Config, command: str, arguments: dict[str, Any], *, wait: b
     if as_json:
         click.echo(json.dumps({"command": command, "state": state, "answer": answer or None}))
     elif answered is not None:
-        click.echo(shown(answer))
+        click.echo(escape(answer))
     elif _is_alive(config):
         click.echo("semid: the daemon is at it; `semid status` and the view `commands` tell how far", err=True)
     else:
@@ -191,7 +191,7 @@ def _list_moves(comparing: Comparing, pair: tuple[int, int], as_json: bool) -> N
         click.echo(json.dumps([dataclasses.asdict(move) for move in moves]))
         return
     for move in moves:
-        click.echo(f"{shown(move.item_id)}\t{move.old}\t{move.new}")
+        click.echo(f"{escape(move.item_id)}\t{move.old}\t{move.new}")
 
 
 COMMANDS = (generations, train, compare, promote, rollback)

@@ -20,7 +20,7 @@ from semid_daemon.cli import control as cli_asking
 from semid_daemon.cli import generations as cli_generations
 from semid_daemon.cli import transfer as cli_exchange
 from semid_daemon.cli.group import Group
-from semid_daemon.cli.options import config_option, json_option, shown
+from semid_daemon.cli.options import config_option, escape, json_option
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
 from semid_daemon.runtime.logs import Form, form_of_log
 from semid_daemon.store.read.status import Item, Reader, Status
@@ -259,15 +259,15 @@ def lookup(config_path: Path | None, items: tuple[str, ...], prefix: str | None,
         click.echo(f"semid: {prefix}: no semantic ID begins so in the active generation", err=True)
         click.get_current_context().exit(1)
     for item_id in missing:
-        click.echo(f"semid: {shown(item_id)}: no such item in the active generation", err=True)
+        click.echo(f"semid: {escape(item_id)}: no such item in the active generation", err=True)
     if missing:
         sys.exit(1)
 
 
 def item_text(item: Item) -> str:
-    text = f"{shown(item.item_id)}\t{item.semantic_id}\tsuffix {item.suffix}\tgeneration {item.generation}"
+    text = f"{escape(item.item_id)}\t{item.semantic_id}\tsuffix {item.suffix}\tgeneration {item.generation}"
     if item.siblings:
-        text += "\n  near: " + ", ".join(shown(sibling) for sibling in item.siblings)
+        text += "\n  near: " + ", ".join(escape(sibling) for sibling in item.siblings)
     return text
 
 
@@ -293,7 +293,7 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
     for finding in examine(config):
         findings.append(finding)
         if not as_json:
-            click.echo(f"{finding.level:<8} {finding.check:<12} {shown(finding.message)}")
+            click.echo(f"{finding.level:<8} {finding.check:<12} {escape(finding.message)}")
             if finding.remedy:
                 click.echo(f"{'':<21} {finding.remedy}")
     if as_json:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from semid_daemon.base.text import shown
+from semid_daemon.base.text import escape
 from semid_daemon.config import DEFAULT_NAME
 
-__all__ = ["config_option", "json_option", "shown"]
+__all__ = ["config_option", "json_option", "escape"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -16,7 +16,7 @@ import click
 
 from semid_daemon.base.errors import BadFileError, ConfigError
 from semid_daemon.cli.generations import ask_long, wait_option
-from semid_daemon.cli.options import config_option, json_option, shown
+from semid_daemon.cli.options import config_option, escape, json_option
 from semid_daemon.config import Config, Ingest, find_config, load_config
 from semid_daemon.export.forms import FORMS
 
@@ -117,7 +117,7 @@ def export(
     *beside, main_path = exported.paths
     what = f"{exported.rows:,} items of generation {published.generation}" if exported.rows or rows else "codebooks"
     click.echo(
-        f"{shown(str(main_path))}: {what}, {name}; beside it {', '.join(path.name for path in beside)}", err=True
+        f"{escape(str(main_path))}: {what}, {name}; beside it {', '.join(path.name for path in beside)}", err=True
     )
 
 
@@ -146,7 +146,7 @@ def inspect(config_path: Path | None, file: Path, as_json: bool) -> None:
         try:
             found = inspect_file(file, settings, lambda rows: stack.enter_context(progress.task(file.name, rows)))
         except BadFileError as error:
-            click.echo(f"semid: {shown(str(file))}: would be rejected: {error}", err=True)
+            click.echo(f"semid: {escape(str(file))}: would be rejected: {error}", err=True)
             sys.exit(3)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
@@ -155,9 +155,9 @@ def inspect(config_path: Path | None, file: Path, as_json: bool) -> None:
     lines = [
         f"format      {found.format}",
         f"vectors     {found.rows:,} rows × {found.dim:,}, {found.dtype}"
-        + (f", from {shown(found.vector_field)}" if found.vector_field else ""),
-        f"item IDs    {shown(ids)}",
-        f"first       {', '.join(map(shown, found.first_ids)) or '-'}",
+        + (f", from {escape(found.vector_field)}" if found.vector_field else ""),
+        f"item IDs    {escape(ids)}",
+        f"first       {', '.join(map(escape, found.first_ids)) or '-'}",
         f"usable      {found.rows_usable:,} rows",
     ]
     if found.rejected:
@@ -216,7 +216,7 @@ def encode(
         rows, left_out = encode_files(files, out, codebooks, config.ingest if config else Ingest(), on_open)
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in left_out.items())
     omitted = f"; {sum(left_out.values()):,} rows left out ({reasons})" if left_out else ""
-    click.echo(f"{shown(str(out))}: {rows:,} rows by codebooks {codebooks.fingerprint}{omitted}", err=True)
+    click.echo(f"{escape(str(out))}: {rows:,} rows by codebooks {codebooks.fingerprint}{omitted}", err=True)
 
 
 def _published_codebooks(config: Config, generation: int | None) -> Path:
@@ -278,7 +278,7 @@ def import_codebooks(
     foreign = read_foreign(file, normalize)
     codebooks = foreign.codebooks
     click.echo(
-        f"{shown(str(file))}: {foreign.program}, {codebooks.layers} layers of {codebooks.codebook_size:,} codes, dim"
+        f"{escape(str(file))}: {foreign.program}, {codebooks.layers} layers of {codebooks.codebook_size:,} codes, dim"
         f" {codebooks.dim:,}, residuals {'normalized' if codebooks.normalize_residuals else 'as they are'}"
         + (f", beam {codebooks.beam_width}" if codebooks.beam_width > 1 else "")
         + f": {fingerprint(codebooks)}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from semid_daemon.base.backoff import pause_s
-from semid_daemon.base.errors import BadFileError, CommandError, DeviceError, MachineError, said
+from semid_daemon.base.errors import BadFileError, CommandError, DeviceError, MachineError, error_text
 from semid_daemon.codebooks.files import collect_orphans
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.command_client import Arguments
@@ -414,7 +414,7 @@ class Service:
             self._intake.unsettled = True
             self._writer.defer(ledger.id, str(error))
         except (OSError, MemoryError, MachineError) as error:
-            self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {said(error)}")
+            self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {error_text(error)}")
         except DeviceError as error:
             self._intake.postpone(waiting.file, ledger, str(error))
             with contextlib.suppress(MachineError):

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.byte_ranges import CompressedMember, FileRegion, Region, read_at, size_of
+from semid_daemon.formats.byte_ranges import ByteRange, FileRange, ZipMember, read_at, size_of
 from semid_daemon.formats.faults import show
 
 MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -41,13 +41,13 @@ class Archive:
     zip: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
 
-    def region(self, name: str) -> Region:
-        """The bytes of a member: a region of the file when stored, else decompressed as it is read."""
+    def byte_range(self, name: str) -> ByteRange:
+        """The bytes of a member: a range of the file when stored, else decompressed while it is read."""
         info = self.members[name]
         if info.compress_type == zipfile.ZIP_STORED:
-            return FileRegion(self.stream, self._data_offset(info), info.file_size)
+            return FileRange(self.stream, self._data_offset(info), info.file_size)
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            return CompressedMember(self.zip, info)
+            return ZipMember(self.zip, info)
         raise BadFileError(
             f"zip member {show(name)} is compressed by method {info.compress_type};"
             " only stored and deflated members are read"
@@ -57,10 +57,10 @@ class Archive:
         """Read members through and compare their checksums. Raises BadFileError where they differ."""
         buffer = np.empty(_VERIFY_BYTES, np.uint8).data
         for name in names:
-            info, region, crc = self.members[name], self.region(name), 0
-            for at in range(0, region.size, _VERIFY_BYTES):
-                part = buffer[: region.size - at]
-                region.read_into(at, part)
+            info, byte_range, crc = self.members[name], self.byte_range(name), 0
+            for at in range(0, byte_range.size, _VERIFY_BYTES):
+                part = buffer[: byte_range.size - at]
+                byte_range.read_into(at, part)
                 crc = zlib.crc32(part, crc)
             if crc != info.CRC:
                 raise BadFileError(f"zip member {show(name)} fails its checksum; copy or write the file again")

@@ -18,7 +18,7 @@ from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 
 _MAGIC = b"ARROW1"
 # A batch is held in memory as a whole.
@@ -28,15 +28,15 @@ _CONTINUATION = b"\xff\xff\xff\xff"
 _RECORD_BATCH = 3
 
 
-def open_arrow(stream: BinaryIO, outside: OutsideIds) -> ColumnSource:
+def open_arrow(stream: BinaryIO, id_source: IdSource) -> ColumnSource:
     """Vectors and item IDs from two columns of an arrow file."""
     with content_errors("arrow", pa.ArrowException):
         batch_rows = _batch_rows(stream)
         schema = ipc.open_file(stream).schema
-        columns = choose_columns(schema.names, schema.types, outside)
+        columns = choose_columns(schema.names, schema.types, id_source)
         rows = sum(batch_rows)
         dim = dim_of(columns, rows, lambda: _peek(stream, columns, batch_rows))
-    ids, id_name = (None, columns.id_name) if columns.id_name else outside.for_rows(rows)
+    ids, id_name = (None, columns.id_name) if columns.id_name else id_source.for_rows(rows)
     pieces = partial(_pieces, stream, columns, batch_rows)
     return ColumnSource("arrow", rows, dim, columns, ids, id_name, pieces)
 

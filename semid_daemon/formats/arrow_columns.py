@@ -16,7 +16,7 @@ from semid_daemon.formats.faults import NULL_EMBEDDING, WRONG_LENGTH, content_er
 from semid_daemon.formats.fields import check_dim, pick_ids, pick_vectors
 from semid_daemon.formats.item_ids import IDS_WANTED, IdBlock, IdColumn, checked, listed_ids, texts_from_bytes
 from semid_daemon.formats.rows import chunk_bounds, make_batch
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import Empty, empty_rows
 
 # pyarrow publishes no types.
@@ -52,11 +52,11 @@ class Columns:
         return [self.vector_name] if self.id_name is None else [self.vector_name, self.id_name]
 
 
-def choose_columns(names: Sequence[str], types: Sequence[DataType], outside: OutsideIds) -> Columns:
+def choose_columns(names: Sequence[str], types: Sequence[DataType], id_source: IdSource) -> Columns:
     """Find the columns of vectors and item IDs. Raises BadFileError, by name, for types that do not fit."""
     by_name = dict(zip(names, types, strict=True))
-    vector_name = pick_vectors(by_name, outside.fields, lambda name: _float_list(by_name[name]) is not None)
-    id_name = pick_ids(by_name, outside.fields, sidecar=outside.sidecar is not None)
+    vector_name = pick_vectors(by_name, id_source.fields, lambda name: _float_list(by_name[name]) is not None)
+    id_name = pick_ids(by_name, id_source.fields, sidecar=id_source.sidecar is not None)
     for name in (vector_name, id_name):
         if name is not None and names.count(name) > 1:
             raise BadFileError(f"column {show(name)} occurs twice; write each column once")

@@ -1,4 +1,4 @@
-"""Reading exactly the bytes asked for, from a region of the file or from a compressed zip member.
+"""Exact reads: of a byte range of the file, or of a compressed zip member.
 
 Files are read, never mapped: a mapped file that shrinks kills the process with SIGBUS.
 """
@@ -14,13 +14,13 @@ from semid_daemon.base.errors import IncompleteFileError
 _SKIP_BYTES = 1 << 20
 
 
-class Region(Protocol):
+class ByteRange(Protocol):
     """`size` consecutive bytes that belong to one array."""
 
     size: int
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` (bytes, contiguous) from `offset` within the region."""
+        """Fill `buffer` (bytes, contiguous) from `offset` within the range."""
 
 
 def size_of(stream: BinaryIO) -> int:
@@ -37,8 +37,8 @@ def read_at(stream: BinaryIO, offset: int, count: int) -> bytes:
     return b"".join(pieces)
 
 
-class FileRegion:
-    """A region of a seekable stream."""
+class FileRange:
+    """A byte range of a seekable stream."""
 
     def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
         self.size = size
@@ -50,7 +50,7 @@ class FileRegion:
         _fill(self._stream, buffer)
 
 
-class CompressedMember:
+class ZipMember:
     """A deflated zip member: read forwards; asking for earlier bytes starts it over."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

@@ -74,13 +74,13 @@ def _of_torch(stream: BinaryIO) -> Checkpoint:
 
 def _of_npz(archive: Archive) -> Checkpoint:
     members = {name.removesuffix(".npy"): name for name in archive.members if name.endswith(".npy")}
-    shapes = {name: read_npy_header(archive.region(member), name).shape for name, member in members.items()}
+    shapes = {name: read_npy_header(archive.byte_range(member), name).shape for name, member in members.items()}
 
     def read(name: str) -> FloatArray:
         with content_errors("npz"):
             archive.verify([members[name]])
-            region = archive.region(members[name])
-            return _read(vector_array(region, read_npy_header(region, name), name))
+            byte_range = archive.byte_range(members[name])
+            return _read(vector_array(byte_range, read_npy_header(byte_range, name), name))
 
     return Checkpoint(shapes, read)
 

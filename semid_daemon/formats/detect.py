@@ -10,7 +10,7 @@ from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats import archive, npy, npy_header, pt
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors, show
-from semid_daemon.formats.sidecar import SIDECAR_SUFFIXES, OutsideIds
+from semid_daemon.formats.sidecar import SIDECAR_SUFFIXES, IdSource
 from semid_daemon.formats.source import EmbeddingSource
 
 __all__ = ["SIDECAR_SUFFIXES", "is_supported", "open_source"]
@@ -76,34 +76,34 @@ def open_source(
     format_name = _FORMATS.get(PurePosixPath(name).suffix)
     if format_name is None:
         raise BadFileError(f"its extension is none of {' '.join(_FORMATS)}; name it by its format")
-    outside = OutsideIds(name, sidecar, sidecar_name, fields)
+    id_source = IdSource(name, sidecar, sidecar_name, fields)
     with content_errors(format_name):
         _check_magic(stream, PurePosixPath(name).suffix, format_name)
-        return _open(format_name, stream, outside)
+        return _open(format_name, stream, id_source)
 
 
-def _open(format_name: str, stream: BinaryIO, outside: OutsideIds) -> EmbeddingSource:
+def _open(format_name: str, stream: BinaryIO, id_source: IdSource) -> EmbeddingSource:
     match format_name:
         case "npy":
-            return npy.open_npy(stream, outside)
+            return npy.open_npy(stream, id_source)
         case "npz":
             from semid_daemon.formats.npz import open_npz
 
-            return open_npz(stream, outside)
+            return open_npz(stream, id_source)
         case "pt":
-            return pt.open_pt(stream, outside)
+            return pt.open_pt(stream, id_source)
         case "safetensors":
             from semid_daemon.formats.safetensors import open_safetensors
 
-            return open_safetensors(stream, outside)
+            return open_safetensors(stream, id_source)
         case "parquet":
             from semid_daemon.formats.parquet import open_parquet
 
-            return open_parquet(stream, outside)
+            return open_parquet(stream, id_source)
         case _:
             from semid_daemon.formats.arrow import open_arrow
 
-            return open_arrow(stream, outside)
+            return open_arrow(stream, id_source)
 
 
 def _check_magic(stream: BinaryIO, extension: str, format_name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.formats.byte_ranges import Region
+from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.faults import ID_EMPTY, ID_HAS_NUL, ID_NOT_TEXT, ID_TOO_LONG
 
 MAX_ID_BYTES = 1024
@@ -62,9 +62,9 @@ class IdList:
 
 @dataclass(frozen=True, slots=True)
 class IdArray:
-    """A 1-D numpy array of text, bytes or integers at `offset` of a region."""
+    """A 1-D numpy array of text, bytes or integers at `offset` of a byte range."""
 
-    region: Region
+    byte_range: ByteRange
     offset: int
     dtype: np.dtype[np.generic]
 
@@ -77,7 +77,7 @@ class IdArray:
         step = max(1, _SLICE_BYTES // itemsize)
         for at in range(0, count, step):
             raw = np.empty(min(step, count - at) * itemsize, np.uint8)
-            self.region.read_into(self.offset + (first + at) * itemsize, raw.data)
+            self.byte_range.read_into(self.offset + (first + at) * itemsize, raw.data)
             block = _texts_of(raw, self.dtype)
             texts += block.texts
             faults.update({at + row: reason for row, reason in block.faults.items()})

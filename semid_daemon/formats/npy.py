@@ -1,21 +1,21 @@
-"""numpy's .npy: header checks and the region of the array. Pickled arrays are refused, never loaded."""
+"""numpy's .npy: header checks and the byte range of the array. Pickled arrays are refused, never loaded."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.formats.byte_ranges import FileRegion, Region, size_of
+from semid_daemon.formats.byte_ranges import ByteRange, FileRange, size_of
 from semid_daemon.formats.fields import check_vector_shape
 from semid_daemon.formats.npy_header import NpyHeader, read_npy_header
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.vectors import VectorArray, float_type
 
 if TYPE_CHECKING:
-    from semid_daemon.formats.sidecar import OutsideIds
+    from semid_daemon.formats.sidecar import IdSource
 
 
-def vector_array(region: Region, header: NpyHeader, what: str) -> VectorArray:
+def vector_array(byte_range: ByteRange, header: NpyHeader, what: str) -> VectorArray:
     """The vectors of a checked .npy. Raises BadFileError for other shapes and dtypes than vectors have."""
     if header.dtype.kind == "V":
         raise BadFileError(
@@ -24,12 +24,12 @@ def vector_array(region: Region, header: NpyHeader, what: str) -> VectorArray:
         )
     stored = float_type(header.dtype, what)
     rows, dim = check_vector_shape(header.shape, what)
-    return VectorArray(region, header.offset, rows, dim, stored, header.fortran)
+    return VectorArray(byte_range, header.offset, rows, dim, stored, header.fortran)
 
 
-def open_npy(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
-    """One N×D array; item IDs from outside."""
-    region = FileRegion(stream, 0, size_of(stream))
-    vectors = vector_array(region, read_npy_header(region, "the array"), "the array")
-    ids, id_name = outside.for_rows(vectors.rows)
+def open_npy(stream: BinaryIO, id_source: IdSource) -> ArraySource:
+    """One N×D array; item IDs from the sidecar or the file name."""
+    byte_range = FileRange(stream, 0, size_of(stream))
+    vectors = vector_array(byte_range, read_npy_header(byte_range, "the array"), "the array")
+    ids, id_name = id_source.for_rows(vectors.rows)
     return ArraySource("npy", vectors, ids, None, id_name)

@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.byte_ranges import Region
+from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.faults import show
 from semid_daemon.formats.fields import FLOATS_WANTED, check_id_count, show_shape
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, check_id_dtype
@@ -33,13 +33,13 @@ class NpyHeader:
     offset: int
 
 
-def read_npy_header(region: Region, what: str) -> NpyHeader:
-    """Parse the header at the start of a region and check that the region holds what it declares.
+def read_npy_header(byte_range: ByteRange, what: str) -> NpyHeader:
+    """Parse the header at the start of a byte range and check that the range holds what it declares.
 
-    Raises IncompleteFileError when the region is too short, BadFileError when the header is not that
+    Raises IncompleteFileError when the range is too short, BadFileError when the header is not that
     of a plain array or bytes follow the data.
     """
-    prefix = _head(region, 0, 12, what)
+    prefix = _head(byte_range, 0, 12, what)
     if prefix[:6] != MAGIC:
         raise BadFileError(f"{what} does not begin as .npy does; save it again with numpy.save")
     major = prefix[6]
@@ -51,21 +51,21 @@ def read_npy_header(region: Region, what: str) -> NpyHeader:
         raise BadFileError(
             f"{what} has an .npy header of {length:,} bytes, more than {_MAX_HEADER_BYTES:,}; save a plain array"
         )
-    text = _head(region, start, length, what).decode("utf-8" if major == 3 else "latin-1")
+    text = _head(byte_range, start, length, what).decode("utf-8" if major == 3 else "latin-1")
     dtype, shape, fortran = _parse(text, what)
     header = NpyHeader(dtype, shape, fortran, start + length)
-    _check_size(header, region.size, what)
+    _check_size(header, byte_range.size, what)
     return header
 
 
-def _head(region: Region, offset: int, count: int, what: str) -> bytes:
-    if offset + count > region.size:
+def _head(byte_range: ByteRange, offset: int, count: int, what: str) -> bytes:
+    if offset + count > byte_range.size:
         raise IncompleteFileError(
-            f"{what} ends within its .npy header, at {region.size:,} bytes; perhaps it is still being written"
+            f"{what} ends within its .npy header, at {byte_range.size:,} bytes; perhaps it is still being written"
         )
     buffer = bytearray(count)
     if count:
-        region.read_into(offset, memoryview(buffer))
+        byte_range.read_into(offset, memoryview(buffer))
     return bytes(buffer)
 
 
@@ -104,7 +104,7 @@ def _check_size(header: NpyHeader, held: int, what: str) -> None:
         )
 
 
-def id_array(region: Region, header: NpyHeader, rows: int, what: str) -> IdArray:
+def id_array(byte_range: ByteRange, header: NpyHeader, rows: int, what: str) -> IdArray:
     """The item IDs of a checked .npy.
 
     Raises BadFileError unless they are 1-D, one per row, text or integer.
@@ -113,4 +113,4 @@ def id_array(region: Region, header: NpyHeader, rows: int, what: str) -> IdArray
     if len(header.shape) != 1:
         raise BadFileError(f"{what} has shape {show_shape(header.shape)}; {IDS_WANTED} in a 1-D array")
     check_id_count(header.shape[0], rows, what)
-    return IdArray(region, header.offset, header.dtype)
+    return IdArray(byte_range, header.offset, header.dtype)

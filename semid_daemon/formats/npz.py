@@ -8,41 +8,41 @@ from typing import BinaryIO
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
-from semid_daemon.formats.byte_ranges import CompressedMember, FileRegion, Region
+from semid_daemon.formats.byte_ranges import ByteRange, FileRange, ZipMember
 from semid_daemon.formats.faults import content_errors, quoted_field
 from semid_daemon.formats.fields import pick_ids, pick_vectors
 from semid_daemon.formats.item_ids import IdColumn
 from semid_daemon.formats.npy import vector_array
 from semid_daemon.formats.npy_header import id_array, read_npy_header
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 
 # Columns of a compressed array cannot be sought; up to this size it is decompressed into memory.
 _MAX_FORTRAN_BYTES = 256 << 20
 
 
-def open_npz(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
+def open_npz(stream: BinaryIO, id_source: IdSource) -> ArraySource:
     """Vectors and item IDs from the members of an .npz."""
     archive = open_archive(stream)
     members = _arrays(archive)
-    vector_name = pick_vectors(members, outside.fields, partial(_looks_like_vectors, archive, members))
+    vector_name = pick_vectors(members, id_source.fields, partial(_looks_like_vectors, archive, members))
     what = quoted_field(vector_name)
-    region = archive.region(members[vector_name])
-    header = read_npy_header(region, what)
-    vectors = vector_array(region, header, what)
-    if header.fortran and isinstance(region, CompressedMember):
-        vectors = vector_array(_in_memory(region, what), header, what)
+    byte_range = archive.byte_range(members[vector_name])
+    header = read_npy_header(byte_range, what)
+    vectors = vector_array(byte_range, header, what)
+    if header.fortran and isinstance(byte_range, ZipMember):
+        vectors = vector_array(_in_memory(byte_range, what), header, what)
 
     used = [members[vector_name]]
-    id_name = pick_ids(members, outside.fields, sidecar=outside.sidecar is not None)
+    id_name = pick_ids(members, id_source.fields, sidecar=id_source.sidecar is not None)
     ids: IdColumn
     if id_name is None:
-        ids, id_name = outside.for_rows(vectors.rows)
+        ids, id_name = id_source.for_rows(vectors.rows)
     else:
         used.append(members[id_name])
-        id_region = archive.region(members[id_name])
+        id_range = archive.byte_range(members[id_name])
         id_what = quoted_field(id_name)
-        ids = id_array(id_region, read_npy_header(id_region, id_what), vectors.rows, id_what)
+        ids = id_array(id_range, read_npy_header(id_range, id_what), vectors.rows, id_what)
     # A zip's checksum covers a whole member: it is compared before the first row is given out.
     return ArraySource("npz", vectors, ids, vector_name, id_name, partial(archive.verify, used), archive.zip.close)
 
@@ -61,18 +61,18 @@ def _arrays(archive: Archive) -> dict[str, str]:
 def _looks_like_vectors(archive: Archive, members: dict[str, str], name: str) -> bool:
     try:
         with content_errors("npz"):
-            header = read_npy_header(archive.region(members[name]), name)
+            header = read_npy_header(archive.byte_range(members[name]), name)
     except BadFileError:
         return False
     return header.dtype.kind == "f" and len(header.shape) == 2
 
 
-def _in_memory(region: Region, what: str) -> Region:
-    if region.size > _MAX_FORTRAN_BYTES:
+def _in_memory(byte_range: ByteRange, what: str) -> ByteRange:
+    if byte_range.size > _MAX_FORTRAN_BYTES:
         raise BadFileError(
-            f"{what} is {region.size:,} bytes, compressed and in Fortran order;"
+            f"{what} is {byte_range.size:,} bytes, compressed and in Fortran order;"
             " save it in C order (numpy.ascontiguousarray)"
         )
-    whole = bytearray(region.size)
-    region.read_into(0, memoryview(whole))
-    return FileRegion(io.BytesIO(whole), 0, region.size)
+    whole = bytearray(byte_range.size)
+    byte_range.read_into(0, memoryview(whole))
+    return FileRange(io.BytesIO(whole), 0, byte_range.size)

@@ -13,7 +13,7 @@ from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pie
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors, quoted_field
 from semid_daemon.formats.parquet_footer import RowGroup, row_groups
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 
 _MAGIC = b"PAR1"
 _MIN_BYTES = 12
@@ -29,13 +29,13 @@ _BOMB_BYTES = 64 << 20
 _PEEK_ROWS = 64
 
 
-def open_parquet(stream: BinaryIO, outside: OutsideIds) -> ColumnSource:
+def open_parquet(stream: BinaryIO, id_source: IdSource) -> ColumnSource:
     """Vectors and item IDs from two columns of a parquet file."""
     with content_errors("parquet", pa.ArrowException):
         groups = _read_footer(stream)
         file = _reader(stream)
         schema = file.schema_arrow
-        columns = choose_columns(schema.names, schema.types, outside)
+        columns = choose_columns(schema.names, schema.types, id_source)
         group_rows = _check_groups(groups, columns, file.metadata.num_columns)
         rows = sum(group_rows)
         if rows != file.metadata.num_rows:
@@ -43,7 +43,7 @@ def open_parquet(stream: BinaryIO, outside: OutsideIds) -> ColumnSource:
                 f"declares {file.metadata.num_rows:,} rows, its row groups hold {rows:,}; write it again"
             )
         dim = dim_of(columns, rows, lambda: _peek(stream, columns, len(group_rows)))
-    ids, id_name = (None, columns.id_name) if columns.id_name else outside.for_rows(rows)
+    ids, id_name = (None, columns.id_name) if columns.id_name else id_source.for_rows(rows)
     pieces = partial(_pieces, stream, columns, group_rows, dim)
     return ColumnSource("parquet", rows, dim, columns, ids, id_name, pieces)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
-from semid_daemon.formats.byte_ranges import Region
+from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
@@ -21,7 +21,7 @@ from semid_daemon.formats.fields import (
     show_shape,
 )
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.torch_pickle import Tensor, read_pickle
 from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray
@@ -50,19 +50,19 @@ class TorchFile:
     root: str
 
     def read(self, record: str) -> bytes:
-        region = self.archive.region(f"{self.root}/{record}")
-        if region.size > _MAX_PICKLE_BYTES:
+        byte_range = self.archive.byte_range(f"{self.root}/{record}")
+        if byte_range.size > _MAX_PICKLE_BYTES:
             raise BadFileError(
-                f"its {record} is {region.size:,} bytes; save item IDs as an integer tensor, or use .parquet"
+                f"its {record} is {byte_range.size:,} bytes; save item IDs as an integer tensor, or use .parquet"
             )
-        raw = bytearray(region.size)
-        region.read_into(0, memoryview(raw))
+        raw = bytearray(byte_range.size)
+        byte_range.read_into(0, memoryview(raw))
         return bytes(raw)
 
     def member(self, tensor: Tensor) -> str:
         return f"{self.root}/data/{tensor.storage.key}"
 
-    def region(self, tensor: Tensor, itemsize: int, what: str) -> tuple[Region, int]:
+    def byte_range(self, tensor: Tensor, itemsize: int, what: str) -> tuple[ByteRange, int]:
         """The storage of a tensor and the offset of its first number in bytes.
 
         Raises BadFileError unless the storage is as large as declared and the tensor lies within it.
@@ -70,20 +70,20 @@ class TorchFile:
         name = self.member(tensor)
         if name not in self.archive.members:
             raise BadFileError(f"{what} has no record {show(name)} in the archive; save it again")
-        region = self.archive.region(name)
+        byte_range = self.archive.byte_range(name)
         declared = tensor.storage.size * (1 if tensor.storage.dtype is None else itemsize)
-        if region.size != declared:
-            raise BadFileError(f"{what} declares {declared:,} bytes, holds {region.size:,}; save it again")
+        if byte_range.size != declared:
+            raise BadFileError(f"{what} declares {declared:,} bytes, holds {byte_range.size:,}; save it again")
         numbers = np.prod(tensor.shape, dtype=object)
-        if (tensor.offset + numbers) * itemsize > region.size:
+        if (tensor.offset + numbers) * itemsize > byte_range.size:
             raise BadFileError(
-                f"{what} has shape {show_shape(tensor.shape)}, more than its {region.size:,} bytes hold;"
+                f"{what} has shape {show_shape(tensor.shape)}, more than its {byte_range.size:,} bytes hold;"
                 " save tensor.contiguous()"
             )
-        return region, tensor.offset * itemsize
+        return byte_range, tensor.offset * itemsize
 
 
-def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
+def open_pt(stream: BinaryIO, id_source: IdSource) -> ArraySource:
     """A 2-D tensor, or a dict of vectors and item IDs."""
     file = open_torch(stream)
     content = read_pickle(file.read("data.pkl"))
@@ -92,12 +92,12 @@ def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
         what = "the tensor"
     elif isinstance(content, dict):
         fields = {name: value for name, value in content.items() if isinstance(name, str)}
-        vector_name = pick_vectors(fields, outside.fields, lambda name: _looks_like_vectors(fields[name]))
+        vector_name = pick_vectors(fields, id_source.fields, lambda name: _looks_like_vectors(fields[name]))
         what = quoted_field(vector_name)
         tensor = fields[vector_name]
         if not isinstance(tensor, Tensor):
             raise BadFileError(f"{what} is a {type(tensor).__name__}; {FLOATS_WANTED}, in a 2-D tensor")
-        id_name = pick_ids(fields, outside.fields, sidecar=outside.sidecar is not None)
+        id_name = pick_ids(fields, id_source.fields, sidecar=id_source.sidecar is not None)
         id_values = fields[id_name] if id_name is not None else None
     else:
         raise BadFileError(f"holds a {type(content).__name__}; save a 2-D tensor, or a dict of tensors and lists")
@@ -106,7 +106,7 @@ def open_pt(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
     used = [file.member(tensor)]
     ids: IdColumn
     if id_name is None:
-        ids, id_name = outside.for_rows(vectors.rows)
+        ids, id_name = id_source.for_rows(vectors.rows)
     elif isinstance(id_values, Tensor):
         used.append(file.member(id_values))
         ids = _id_tensor(file, id_values, vectors.rows, quoted_field(id_name))
@@ -148,8 +148,8 @@ def vectors_of(file: TorchFile, tensor: Tensor, what: str) -> VectorArray:
     fortran = not _is_packed(tensor.shape, tensor.stride)
     if fortran and not _is_packed(tensor.shape[::-1], tensor.stride[::-1]):
         raise BadFileError(f"{what} is a view with strides {show_shape(tensor.stride)}; save tensor.contiguous()")
-    region, offset = file.region(tensor, stored.raw.itemsize, what)
-    return VectorArray(region, offset, rows, dim, stored, fortran)
+    byte_range, offset = file.byte_range(tensor, stored.raw.itemsize, what)
+    return VectorArray(byte_range, offset, rows, dim, stored, fortran)
 
 
 def _is_packed(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -171,5 +171,5 @@ def _id_tensor(file: TorchFile, tensor: Tensor, rows: int, what: str) -> IdArray
         raise BadFileError(f"{what} has shape {show_shape(tensor.shape)}; {IDS_WANTED} in a 1-D tensor")
     check_id_count(tensor.shape[0], rows, what)
     dtype = _INTEGERS[tensor.dtype]
-    region, offset = file.region(tensor, dtype.itemsize, what)
-    return IdArray(region, offset, dtype)
+    byte_range, offset = file.byte_range(tensor, dtype.itemsize, what)
+    return IdArray(byte_range, offset, dtype)

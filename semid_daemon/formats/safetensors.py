@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.byte_ranges import FileRegion, read_at, size_of
+from semid_daemon.formats.byte_ranges import FileRange, read_at, size_of
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
@@ -22,7 +22,7 @@ from semid_daemon.formats.fields import (
     show_shape,
 )
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
-from semid_daemon.formats.sidecar import OutsideIds
+from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray
 
@@ -51,32 +51,32 @@ class _Tensor:
     end: int
 
 
-def open_safetensors(stream: BinaryIO, outside: OutsideIds) -> ArraySource:
+def open_safetensors(stream: BinaryIO, id_source: IdSource) -> ArraySource:
     """Vectors from a tensor; item IDs from an integer tensor, or a JSON list in the metadata."""
-    tensors, metadata, region = _read_header(stream)
-    vector_name = pick_vectors(tensors, outside.fields, lambda name: _looks_like_vectors(tensors[name]))
+    tensors, metadata, byte_range = _read_header(stream)
+    vector_name = pick_vectors(tensors, id_source.fields, lambda name: _looks_like_vectors(tensors[name]))
     what = quoted_field(vector_name)
     vectors = tensors[vector_name]
     if vectors.dtype not in _FLOATS:
         raise BadFileError(f"{what} is {show(vectors.dtype)}; {FLOATS_WANTED}")
     rows, dim = check_vector_shape(vectors.shape, what)
-    array = VectorArray(region, vectors.begin, rows, dim, _FLOATS[vectors.dtype])
+    array = VectorArray(byte_range, vectors.begin, rows, dim, _FLOATS[vectors.dtype])
 
     # Text has no tensor: item IDs of text are a JSON list in the metadata, under the same name.
-    in_metadata = outside.fields.item_ids or _METADATA_IDS
-    id_name = pick_ids(tensors, outside.fields, sidecar=outside.sidecar is not None or in_metadata in metadata)
+    in_metadata = id_source.fields.item_ids or _METADATA_IDS
+    id_name = pick_ids(tensors, id_source.fields, sidecar=id_source.sidecar is not None or in_metadata in metadata)
     ids: IdColumn
     if id_name is not None:
-        ids = _id_tensor(tensors[id_name], region, rows, quoted_field(id_name))
+        ids = _id_tensor(tensors[id_name], byte_range, rows, quoted_field(id_name))
     elif in_metadata in metadata:
         id_name = in_metadata
         ids = _metadata_ids(metadata[in_metadata], rows)
     else:
-        ids, id_name = outside.for_rows(rows)
+        ids, id_name = id_source.for_rows(rows)
     return ArraySource("safetensors", array, ids, vector_name, id_name)
 
 
-def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], FileRegion]:
+def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], FileRange]:
     size = size_of(stream)
     if size < 8:
         raise IncompleteFileError(f"holds {size} bytes, fewer than a header; perhaps it is still being written")
@@ -94,10 +94,10 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], 
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadFileError("has safetensors metadata that is not text; save it again with safetensors")
-    region = FileRegion(stream, 8 + length, size - 8 - length)
+    byte_range = FileRange(stream, 8 + length, size - 8 - length)
     tensors = {name: _tensor(name, entry) for name, entry in header.items()}
-    _check_layout(tensors, region.size)
-    return tensors, metadata, region
+    _check_layout(tensors, byte_range.size)
+    return tensors, metadata, byte_range
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _looks_like_vectors(tensor: _Tensor) -> bool:
     return tensor.dtype in _FLOATS and len(tensor.shape) == 2
 
 
-def _id_tensor(tensor: _Tensor, region: FileRegion, rows: int, what: str) -> IdArray:
+def _id_tensor(tensor: _Tensor, byte_range: FileRange, rows: int, what: str) -> IdArray:
     if tensor.dtype not in _INTEGERS:
         raise BadFileError(
             f"{what} is {show(tensor.dtype)}; {IDS_WANTED} (text: a JSON list in metadata {_METADATA_IDS})"
@@ -162,7 +162,7 @@ def _id_tensor(tensor: _Tensor, region: FileRegion, rows: int, what: str) -> IdA
     if len(tensor.shape) != 1:
         raise BadFileError(f"{what} has shape {show_shape(tensor.shape)}; {IDS_WANTED} in a 1-D tensor")
     check_id_count(tensor.shape[0], rows, what)
-    return IdArray(region, tensor.begin, _INTEGERS[tensor.dtype])
+    return IdArray(byte_range, tensor.begin, _INTEGERS[tensor.dtype])
 
 
 def _metadata_ids(text: str, rows: int) -> IdColumn:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from semid_daemon.base.drop_file import FieldNames
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
-from semid_daemon.formats.byte_ranges import FileRegion, size_of
+from semid_daemon.formats.byte_ranges import FileRange, size_of
 from semid_daemon.formats.faults import ID_NOT_TEXT, ID_TOO_LONG, content_errors
 from semid_daemon.formats.fields import check_id_count
 from semid_daemon.formats.item_ids import MAX_ID_BYTES, IdBlock, IdColumn, RowNumbers, checked
@@ -21,7 +21,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class OutsideIds:
+class IdSource:
     """What is known of a file besides its bytes: where item IDs come from when it has none, and its fields' names."""
 
     name: str
@@ -47,9 +47,9 @@ def _npy_ids(stream: BinaryIO, rows: int) -> IdColumn:
     size = size_of(stream)
     if not size and rows:
         raise IncompleteFileError("the sidecar is empty (0 bytes); perhaps it is still being written")
-    region = FileRegion(stream, 0, size)
-    header = read_npy_header(region, "the sidecar")
-    return id_array(region, header, rows, "the sidecar")
+    byte_range = FileRange(stream, 0, size)
+    header = read_npy_header(byte_range, "the sidecar")
+    return id_array(byte_range, header, rows, "the sidecar")
 
 
 def _count_lines(stream: BinaryIO) -> int:

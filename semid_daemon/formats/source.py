@@ -58,7 +58,7 @@ class EmbeddingSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArraySource:
-    """A source whose vectors are one array in a region of bytes.
+    """A source whose vectors are one array in a byte range.
 
     `verify` runs before the first row is given out: where a checksum covers more than a chunk, no row
     of a damaged file may be used.

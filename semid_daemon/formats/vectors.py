@@ -1,4 +1,4 @@
-"""An N×D array of floats in a region of bytes -> float32 rows."""
+"""An N×D array of floats in a byte range -> float32 rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.base.types import FloatArray
-from semid_daemon.formats.byte_ranges import Region
+from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.fields import FLOATS_WANTED
 
 # Small enough that a block is converted while it is in the cache.
@@ -50,9 +50,9 @@ def float_type(dtype: np.dtype[np.generic], field: str) -> FloatType:
 
 @dataclass(frozen=True, slots=True)
 class VectorArray:
-    """`rows`×`dim` numbers at `offset` of a region, in C or Fortran order."""
+    """`rows`×`dim` numbers at `offset` of a byte range, in C or Fortran order."""
 
-    region: Region
+    byte_range: ByteRange
     offset: int
     rows: int
     dim: int
@@ -68,12 +68,12 @@ class VectorArray:
         start = self.offset + first * self.dim * itemsize
         flat = out_ND.reshape(-1)
         if self.stored.raw == np.dtype("<f4") and np.dtype("=f4") == np.dtype("<f4"):
-            self.region.read_into(start, flat.data.cast("B"))
+            self.byte_range.read_into(start, flat.data.cast("B"))
             return
         block = np.empty(max(1, min(flat.size, _BLOCK_BYTES // itemsize)), self.stored.raw)
         for at in range(0, flat.size, block.size):
             part = block[: flat.size - at]
-            self.region.read_into(start + at * itemsize, _bytes_of(part))
+            self.byte_range.read_into(start + at * itemsize, _bytes_of(part))
             _convert(part, flat[at : at + part.size], self.stored)
 
     def _read_columns(self, first: int, out_ND: FloatArray) -> None:
@@ -84,7 +84,7 @@ class VectorArray:
             part_DN = block_DN[: self.dim - column]
             for index, values_N in enumerate(part_DN):
                 start = self.offset + ((column + index) * self.rows + first) * itemsize
-                self.region.read_into(start, _bytes_of(values_N))
+                self.byte_range.read_into(start, _bytes_of(values_N))
             target_ND = out_ND[:, column : column + len(part_DN)]
             converted_DN = np.empty(part_DN.shape, np.float32)
             _convert(part_DN, converted_DN, self.stored)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from semid_daemon.base.backoff import pause_s
-from semid_daemon.base.errors import BadFileError, CodebookError, said
+from semid_daemon.base.errors import BadFileError, CodebookError, error_text
 from semid_daemon.base.types import Baseline, Codebooks, FloatArray, Tick, TrainingStep
 from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.codebooks.files import save_codebooks
@@ -149,7 +149,7 @@ class Gathering:
             self._failures += 1
             pause = pause_s(_FIRST_PAUSE_S, self._failures)
             self._not_before = self._now() + pause
-            self._journal.warning(f"training put off: {said(error)}; tried again in {pause:,.0f} s")
+            self._journal.warning(f"training put off: {error_text(error)}; tried again in {pause:,.0f} s")
         return True
 
     def _train(self, waiting: list[Waiting]) -> None:

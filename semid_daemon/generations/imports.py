@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from semid_daemon.base.errors import BadFileError, CodebookError, CommandError, said
+from semid_daemon.base.errors import BadFileError, CodebookError, CommandError, error_text
 from semid_daemon.codebooks.files import staged_codebooks, unstage_codebooks
 from semid_daemon.codebooks.sampling import RowsChangedError
 from semid_daemon.command_client import Arguments
@@ -79,6 +79,6 @@ class Importing:
             if self._writer.active_generation() is None:
                 self._gathering.begin_with(*staged_codebooks(self._config, given))
         except _FAULTS as error:
-            self._failed[name] = said(error)
+            self._failed[name] = error_text(error)
         self._wanted = None
         return True

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from semid_daemon.base.errors import CodebookError, CommandError, said
+from semid_daemon.base.errors import CodebookError, CommandError, error_text
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
 from semid_daemon.generations.prepare import CannotPrepareError, Pieces, Preparing
@@ -175,7 +175,7 @@ class Refreshing:
     def _fail(self, name: str, error: Exception) -> None:
         """Nothing that is published has changed. What was being prepared, and could not be completed, goes."""
         self._learner.forget()
-        why = said(error)
+        why = error_text(error)
         wish = self._wishes.pop(name, None)
         for generation in self._writer.generations("preparing"):
             whose = generation.requested_by or _AUTO

@@ -22,7 +22,7 @@ from semid_daemon.ingest.learner import Learner, Lesson
 from semid_daemon.ingest.open_embeddings import open_embeddings, rows_at_once, usable, wrong_dimension
 from semid_daemon.ingest.pending import Waiting
 from semid_daemon.ingest.pipeline import Demand, ahead, mapped
-from semid_daemon.quantizer import Encoder, OnDevice, leaving_a_core, memory_for
+from semid_daemon.quantizer import Encoder, OnDevice, memory_for, reserve_core
 from semid_daemon.quantizer.device_faults import copied, device_errors, encode_rows
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.stage_timing import Stages
@@ -226,7 +226,7 @@ def _encoded(
         # While chunks wait to be committed, commits get a core to themselves.
         with (
             _at_work("encode", stages, watchdog, what),
-            leaving_a_core() if demand.is_met else contextlib.nullcontext(),
+            reserve_core() if demand.is_met else contextlib.nullcontext(),
         ):
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from semid_daemon.base.backoff import pause_s
 from semid_daemon.base.clock import seconds_until, utc_in
 from semid_daemon.base.drop_file import DropFile
-from semid_daemon.base.errors import said
+from semid_daemon.base.errors import error_text
 from semid_daemon.base.types import Tick
 from semid_daemon.config import Config
 from semid_daemon.drop.dispose import delete, move_away, reject
@@ -259,7 +259,7 @@ class Intake:
         except FileChangedError:
             self.unsettled = True
         except (OSError, MemoryError) as error:
-            self.postpone(file, None, f"cannot be read or moved: {said(error)}")
+            self.postpone(file, None, f"cannot be read or moved: {error_text(error)}")
 
     def _register(self, file: DropFile) -> None:
         """The file waits, or ends here because of what the ledger knows of its content."""
@@ -359,7 +359,7 @@ class Intake:
         except FileChangedError:
             self.unsettled = True  # what lies there now is another content: it settles, and is registered, anew
         except OSError as error:
-            self._put_off(file, f"{fault}: {said(error)}")
+            self._put_off(file, f"{fault}: {error_text(error)}")
         else:
             self._failures.pop(file.name, None)
 

@@ -17,7 +17,7 @@ from semid_daemon.quantizer import (
     ContinualTrainer,
     Device,
     Encoder,
-    NextBest,
+    LastCodeRanking,
     quantization_errors,
     worker_beside_others,
 )
@@ -63,7 +63,7 @@ class Learner:
         self._device = device
         self._encoder = encoder
         self._memories: dict[int, _Memory] = {}
-        self._next_best: dict[int, NextBest] = {}
+        self._rankings: dict[int, LastCodeRanking] = {}
         self._pool = worker_beside_others("semid-learn")
         self._thresholds = Thresholds(
             self._settings.drift_error_ratio, self._settings.drift_js, float(self._settings.drift_window_rows)
@@ -76,9 +76,9 @@ class Learner:
         """All last codes for the row at a position, the nearest first, as `place` asks for them."""
 
         def rank(position: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-            if generation not in self._next_best:
-                self._next_best = {generation: NextBest(self._encoder(generation).codebooks)}
-            return self._next_best[generation].rank(embeddings_ND[position], codes_NL[position])
+            if generation not in self._rankings:
+                self._rankings = {generation: LastCodeRanking(self._encoder(generation).codebooks)}
+            return self._rankings[generation].rank(embeddings_ND[position], codes_NL[position])
 
         return rank
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from semid_daemon.base.errors import said
+from semid_daemon.base.errors import error_text
 from semid_daemon.base.text import path_of, printable
 from semid_daemon.config import Config
 from semid_daemon.drop.dispose import bring_back
@@ -27,7 +27,7 @@ def retry(writer: Writer, config: Config, names: list[str] | None, forget: Calla
         try:
             there, moved = _bring_back(sighting, config)
         except OSError as error:
-            failed.append(f"{sighting.name}: {said(error)}")
+            failed.append(f"{sighting.name}: {error_text(error)}")
             continue
         brought += moved
         again += there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semid_daemon.base.errors import said
+from semid_daemon.base.errors import error_text
 from semid_daemon.base.types import Tick
 from semid_daemon.config import Config
 from semid_daemon.drop.dispose import tidy
@@ -62,7 +62,7 @@ class DropDirectory:
             try:
                 tidy(self._config.drop_dir, target_dirs, is_supported, SIDECAR_SUFFIXES)
             except OSError as error:
-                self._journal.warning(f"{self._config.drop_dir}: what was left half moved stays: {said(error)}")
+                self._journal.warning(f"{self._config.drop_dir}: what was left half moved stays: {error_text(error)}")
 
     def _miss(self, why: str) -> None:
         if self.missing != why:

@@ -8,7 +8,7 @@ from semid_daemon.quantizer.continual import CandidateState, ContinualTrainer
 from semid_daemon.quantizer.device import describe_device, memory_for, resolve_device
 from semid_daemon.quantizer.distance import SquaredEuclideanDistance
 from semid_daemon.quantizer.encoding import Encoder
-from semid_daemon.quantizer.evaluate import NextBest, quantization_errors
+from semid_daemon.quantizer.evaluate import LastCodeRanking, quantization_errors
 from semid_daemon.quantizer.grid.initializers import KMeansPlusPlusInitInitializer
 from semid_daemon.quantizer.grid.kmeans import MiniBatchKMeans
 from semid_daemon.quantizer.grid.losses import WeightedSquaredError
@@ -17,7 +17,7 @@ from semid_daemon.quantizer.grid.train import train
 from semid_daemon.quantizer.grid.trainer import GridTrainer
 from semid_daemon.quantizer.lloyd import LloydTrainer
 from semid_daemon.quantizer.neighbours import neighbours, shared_prefixes
-from semid_daemon.quantizer.threads import leaving_a_core, worker_beside_others
+from semid_daemon.quantizer.threads import reserve_core, worker_beside_others
 
 __all__ = [
     "CandidateState",
@@ -28,13 +28,13 @@ __all__ = [
     "KMeansPlusPlusInitInitializer",
     "LloydTrainer",
     "MiniBatchKMeans",
-    "NextBest",
+    "LastCodeRanking",
     "OnDevice",
     "ResidualQuantization",
     "SquaredEuclideanDistance",
     "WeightedSquaredError",
     "describe_device",
-    "leaving_a_core",
+    "reserve_core",
     "memory_for",
     "neighbours",
     "quantization_errors",

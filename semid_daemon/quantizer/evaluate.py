@@ -53,7 +53,7 @@ def quantization_errors(
     return errors_N.cpu().numpy()
 
 
-class NextBest:
+class LastCodeRanking:
     """Ranks the last layer's codes for a row whose other codes are given."""
 
     def __init__(self, codebooks: Codebooks) -> None:

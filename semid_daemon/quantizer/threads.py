@@ -60,7 +60,7 @@ def threads_for(device: torch.device) -> int:
 
 
 @contextmanager
-def leaving_a_core() -> Iterator[None]:
+def reserve_core() -> Iterator[None]:
     """What the calling thread does inside takes one thread less: beside other work, all would take longer."""
     _calling.left += 1
     try:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal
 
-from semid_daemon.base.text import shown
+from semid_daemon.base.text import escape
 
 Form = Literal["terminal", "journal", "json", "plain"]
 
@@ -48,7 +48,7 @@ class LineFormatter(logging.Formatter):
             at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             event = {"at": at, "level": record.levelname.lower(), "message": message}
             return json.dumps(event if trace is None else {**event, "traceback": trace})
-        line = shown(message if trace is None else f"{message}\n{trace}")
+        line = escape(message if trace is None else f"{message}\n{trace}")
         if self._form == "journal":
             return f"<{_PRIORITIES.get(record.levelname, 6)}>{line}"
         return f"{record.levelname} {line}"

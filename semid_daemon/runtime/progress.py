@@ -11,7 +11,7 @@ from typing import Protocol
 
 import click
 
-from semid_daemon.base.text import shown
+from semid_daemon.base.text import escape
 from semid_daemon.runtime.logs import Form, LineFormatter, form_of_log, log_what_nobody_caught
 
 Advance = Callable[[int], None]
@@ -125,4 +125,4 @@ def tell(form: Form, message: str) -> None:
     if form in ("journal", "json"):
         logging.getLogger("semid").error("%s", message)
     else:
-        click.echo(f"semid: {shown(message)}", err=True)
+        click.echo(f"semid: {escape(message)}", err=True)

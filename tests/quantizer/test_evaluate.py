@@ -8,7 +8,7 @@ import pytest
 from semid_daemon.base.types import Codebooks
 from semid_daemon.quantizer import (
     Encoder,
-    NextBest,
+    LastCodeRanking,
     neighbours,
     quantization_errors,
     resolve_device,
@@ -43,9 +43,9 @@ def test_errors_are_what_the_codes_leave(trained):
 
 def test_last_codes_come_in_order_of_distance(trained):
     codebooks, rows_ND, codes_NL = trained
-    next_best = NextBest(codebooks)
+    ranking = LastCodeRanking(codebooks)
     for row_D, codes_L in zip(rows_ND, codes_NL, strict=True):
-        order = next_best.rank(row_D, codes_L)
+        order = ranking.rank(row_D, codes_L)
         assert order[0] == codes_L[-1]
         assert sorted(order) == list(range(8))
         residual_D = row_D

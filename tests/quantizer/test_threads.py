@@ -10,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from semid_daemon.quantizer.matmul import PackedCentroids, can_pack, products
-from semid_daemon.quantizer.threads import for_each_span, leaving_a_core, threads_for, worker_beside_others
+from semid_daemon.quantizer.threads import for_each_span, reserve_core, threads_for, worker_beside_others
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_libraries_have_one_thread_whichever_thread_calls() -> None:
             inside.append(_blas_threads())
 
         assert first_is_in.wait(60)
-        with leaving_a_core():  # in another pool: the first caller has all threads of its own
+        with reserve_core():  # in another pool: the first caller has all threads of its own
             for_each_span(CPU, 2, 1, work)
 
     for_each_span(CPU, 2, 1, lambda tiles: None)
@@ -87,7 +87,7 @@ def test_a_caller_that_leaves_a_core_works_with_a_thread_less() -> None:
     def work(tiles: object) -> None:
         callers.append((threading.current_thread().name, torch.get_num_threads(), _blas_threads()))
 
-    with leaving_a_core():
+    with reserve_core():
         assert threads_for(CPU) == before - 1
         for_each_span(CPU, 100, 1, work)
         assert len(callers) == before - 1
