@@ -12,7 +12,7 @@ from typing import Literal
 
 from semid_daemon.base.errors import CodebookError, ConfigError
 from semid_daemon.config import Config
-from semid_daemon.drop.locate import find_kept
+from semid_daemon.drop.locate import find_source
 from semid_daemon.store.read.checks import DatabaseChecks, DatabaseReport, KeptFile
 
 _LOW_SPACE_BYTES = 1 << 30
@@ -126,7 +126,7 @@ def _is_kept(config: Config, kept: KeptFile) -> bool:
     return any(
         True
         for name in kept.names
-        for _ in find_kept(
+        for _ in find_source(
             name, kept.digest, kept.size_bytes, config.drop_dir, config.done_dir, (), config.ingest.fields
         )
     )

@@ -23,12 +23,12 @@ from semid_daemon.daemon.systemd_notify import Notifier
 from semid_daemon.daemon.wal_guard import WAL_FULL, WalLimit
 from semid_daemon.drop.open_file import FileChangedError, signature_text
 from semid_daemon.drop.watch import Wakeups
-from semid_daemon.generations.encoder_cache import Encoders
-from semid_daemon.generations.first_training import Gathering
-from semid_daemon.generations.imports import Importing
-from semid_daemon.generations.lifecycle import Refreshing
-from semid_daemon.generations.prepare import Preparing
-from semid_daemon.generations.source_rows import KeptRows
+from semid_daemon.generations.encoder_cache import EncoderCache
+from semid_daemon.generations.first_training import FirstTraining
+from semid_daemon.generations.imports import CodebookImports
+from semid_daemon.generations.lifecycle import GenerationLifecycle
+from semid_daemon.generations.prepare import GenerationBuilder
+from semid_daemon.generations.source_rows import SourceRows
 from semid_daemon.ingest.crash_marker import InHand
 from semid_daemon.ingest.file_encoder import encode_steps
 from semid_daemon.ingest.intake import Intake
@@ -96,10 +96,10 @@ class Service:
             stop,
             handlers={"retry": self._retry, "rescan": self._rescan},
             long_handlers={
-                "train": lambda name, arguments: self._refreshing.train(name, arguments),
-                "promote": lambda name, arguments: self._refreshing.promote(name, arguments),
-                "rollback": lambda name, arguments: self._refreshing.rollback(name, arguments),
-                "import-codebooks": lambda name, arguments: self._importing.handle(name, arguments),
+                "train": lambda name, arguments: self._lifecycle.train(name, arguments),
+                "promote": lambda name, arguments: self._lifecycle.promote(name, arguments),
+                "rollback": lambda name, arguments: self._lifecycle.rollback(name, arguments),
+                "import-codebooks": lambda name, arguments: self._imports.handle(name, arguments),
             },
             summary=self._summary,
             now=now,
@@ -124,7 +124,7 @@ class Service:
         )
         gpu = (self._device.index or 0) if self._device.type == "cuda" else None
         self._journal.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
-        self._gathering = Gathering(
+        self._first_training = FirstTraining(
             config,
             writer,
             self._journal,
@@ -137,33 +137,33 @@ class Service:
             tick=self._attending.attend,
             now=now,
         )
-        self._encoders = Encoders(writer, config.codebooks_dir, self._device)
-        self._learner = Learner(config, writer, self._device, self._encoders.of)
+        self._encoders = EncoderCache(writer, config.codebooks_dir, self._device)
+        self._learner = Learner(config, writer, self._device, self._encoders.get)
         self._spool = Spool(config.spool_dir, writer.spool_end())
-        preparing = Preparing(
+        builder = GenerationBuilder(
             config,
             writer,
             self._journal,
             self._device,
-            self._encoders.of,
+            self._encoders.get,
             self._learner,
-            KeptRows(config, writer, self._spool),
+            SourceRows(config, writer, self._spool),
             self._watchdog,
             doing=self._attending.doing,
             tick=self._attending.attend,
         )
-        self._refreshing = Refreshing(
+        self._lifecycle = GenerationLifecycle(
             config,
             writer,
             self._journal,
             self._learner,
-            preparing,
+            builder,
             stop=stop,
             before_switch=self._turns.close,
             wake=self._changed.set,
             now=now,
         )
-        self._importing = Importing(config, writer, self._gathering, self._refreshing, now)
+        self._imports = CodebookImports(config, writer, self._first_training, self._lifecycle, now)
         self._done = 0  # files
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -187,12 +187,12 @@ class Service:
             return Outcome(
                 self._intake.rejected,
                 self._intake.deferred,
-                self._gathering.missing_rows(),
+                self._first_training.missing_rows(),
                 self._intake.source.missing,
             )
         finally:
             self._turns.close()
-            self._refreshing.close()
+            self._lifecycle.close()
             self._in_hand.close()
 
     def _loop(self) -> None:
@@ -242,17 +242,17 @@ class Service:
             self._stop.wait(COMMANDS_S)
             return True
         generation = self._writer.active_generation()
-        if generation is None or self._intake.waiting or not self._refreshing.busy:
+        if generation is None or self._intake.waiting or not self._lifecycle.busy:
             self._attending.doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
         if self._stop.is_set():
             return worked
         if generation is not None:
             worked = self._encode_some(generation) or worked
-            return self._refreshing.work(idle=not worked) or worked
+            return self._lifecycle.work(idle=not worked) or worked
         if self._survey_some() or self._intake.queued > 0:
             return True
-        return self._importing.work(self._intake.unsettled) or self._gathering.train_when_enough() or worked
+        return self._imports.work(self._intake.unsettled) or self._first_training.train_when_enough() or worked
 
     def _forget(self) -> None:
         """What is remembered of the database may not be so any more."""
@@ -263,8 +263,10 @@ class Service:
         """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
         settle_s = self._config.drop.settle_ms / 1000
         pause = settle_s if self._intake.unsettled else self._config.drop.rescan_s
-        until = self._now() + min(pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._gathering)))
-        missing = self._gathering.missing_rows()
+        until = self._now() + min(
+            pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._first_training))
+        )
+        missing = self._first_training.missing_rows()
         if self._intake.source.missing is not None:
             self._attending.doing("source missing", self._intake.source.missing)
         elif missing and self._intake.waiting:
@@ -272,10 +274,10 @@ class Service:
         else:
             self._attending.doing("idle")
         self._attending.attend()
-        while not (self._stop.is_set() or self._changed.is_set() or self._refreshing.asked) and self._now() < until:
+        while not (self._stop.is_set() or self._changed.is_set() or self._lifecycle.asked) and self._now() < until:
             self._changed.wait(min(COMMANDS_S, max(0.0, until - self._now())))
             self._attending.attend()
-        if self._refreshing.asked:
+        if self._lifecycle.asked:
             return
         if self._intake.unsettled and self._now() < until:
             # An event came before the files had time to settle: further ones do not wake us meanwhile.
@@ -317,10 +319,10 @@ class Service:
         until = self._now() + _SLICE_S
         worked = False
         while not self._stop.is_set() and self._now() < until:
-            waiting = self._gathering.next_to_survey()
+            waiting = self._first_training.next_to_survey()
             if waiting is None:
                 break
-            self._with(waiting, self._gathering.survey)
+            self._with(waiting, self._first_training.survey)
             worked = True
         return worked
 
@@ -364,7 +366,7 @@ class Service:
             self._writer,
             waiting,
             generation=generation.generation,
-            encoder=self._encoders.of,
+            encoder=self._encoders.get,
             learner=self._learner,
             spool=self._spool if self._config.spools else None,
             settings=self._config.ingest,

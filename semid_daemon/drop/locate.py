@@ -12,7 +12,7 @@ from semid_daemon.drop.dispose import names_when_moved
 from semid_daemon.drop.scan import signature_of
 
 
-def find_kept(
+def find_source(
     name: str,
     digest: str,
     size_bytes: int,

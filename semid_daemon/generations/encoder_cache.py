@@ -9,7 +9,7 @@ from semid_daemon.quantizer import Device, Encoder
 from semid_daemon.store.write.writer import Writer
 
 
-class Encoders:
+class EncoderCache:
     """One for each generation that was asked for."""
 
     def __init__(self, writer: Writer, codebooks_dir: Path, device: Device) -> None:
@@ -18,7 +18,7 @@ class Encoders:
         self._device = device
         self._encoders: dict[int, Encoder] = {}
 
-    def of(self, generation: int) -> Encoder:
+    def get(self, generation: int) -> Encoder:
         """Its codebooks are checked against their fingerprint when first used. Raises CodebookError."""
         if generation not in self._encoders:
             fingerprint = self._writer.fingerprint(generation)

@@ -43,7 +43,7 @@ class _Trained:
     elapsed_s: float
 
 
-class Gathering:
+class FirstTraining:
     """Counts what waits in the intake, and publishes generation 1 once that is enough.
 
     `doing` sets what the heartbeat says, `tick` lets it be said.

@@ -11,34 +11,34 @@ from semid_daemon.codebooks.sampling import RowsChangedError
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
 from semid_daemon.drop.open_file import FileChangedError
-from semid_daemon.generations.first_training import Gathering
-from semid_daemon.generations.lifecycle import Refreshing
+from semid_daemon.generations.first_training import FirstTraining
+from semid_daemon.generations.lifecycle import GenerationLifecycle
 from semid_daemon.store.write.writer import Writer
 
 _PATIENCE_S = 10.0
 _FAULTS = (CodebookError, BadFileError, FileChangedError, RowsChangedError, OSError, MemoryError)
 
 
-class Importing:
+class CodebookImports:
     """Carries out `import-codebooks`: {"codebooks": fingerprint}, of codebooks that lie staged."""
 
     def __init__(
         self,
         config: Config,
         writer: Writer,
-        gathering: Gathering,
-        refreshing: Refreshing,
+        first_training: FirstTraining,
+        lifecycle: GenerationLifecycle,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._writer = writer
-        self._gathering = gathering
-        self._refreshing = refreshing
+        self._first_training = first_training
+        self._lifecycle = lifecycle
         self._wanted: tuple[str, str] | None = None  # command and fingerprint of what becomes generation 1
         self._wanted_at = 0.0
         self._now = now
         self._failed: dict[str, str] = {}
-        gathering.superseded = lambda: self._wanted is not None
+        first_training.superseded = lambda: self._wanted is not None
 
     def handle(self, name: str, arguments: Arguments) -> str | None:
         """The answer to a command, None while it is being carried out."""
@@ -59,7 +59,7 @@ class Importing:
         if active is not None and active.fingerprint == given:
             return f"generation {active.generation} is active: it has these codebooks"
         if active is not None:
-            return self._refreshing.train(name, {"from": "imported", "codebooks": given})
+            return self._lifecycle.train(name, {"from": "imported", "codebooks": given})
         codebooks, _ = staged_codebooks(self._config, given)
         if self._config.quantizer.dim not in (None, codebooks.dim):
             raise CommandError(
@@ -77,7 +77,7 @@ class Importing:
         name, given = self._wanted
         try:
             if self._writer.active_generation() is None:
-                self._gathering.begin_with(*staged_codebooks(self._config, given))
+                self._first_training.begin_with(*staged_codebooks(self._config, given))
         except _FAULTS as error:
             self._failed[name] = error_text(error)
         self._wanted = None

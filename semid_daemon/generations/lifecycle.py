@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from semid_daemon.base.errors import CodebookError, CommandError, error_text
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
-from semid_daemon.generations.prepare import CannotPrepareError, Pieces, Preparing
+from semid_daemon.generations.prepare import CannotPrepareError, GenerationBuilder, Steps
 from semid_daemon.generations.source_rows import RowsGoneError
 from semid_daemon.ingest.learner import Learner
 from semid_daemon.runtime.events import Journal
@@ -23,7 +23,7 @@ _FAULTS = (CannotPrepareError, RowsGoneError, CodebookError, OSError, MemoryErro
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class Request:
     """Something asked for that takes long: by the name of its command, or by the settings."""
 
     name: str
@@ -33,8 +33,8 @@ class _Wish:
     codebooks: str = ""  # of origin "imported": the fingerprint of those that lie staged
 
 
-class Refreshing:
-    """Works off wishes piece by piece. `before_switch` lets go of all that goes on with the active generation.
+class GenerationLifecycle:
+    """Works off requests piece by piece. `before_switch` lets go of all that goes on with the active generation.
     `wake` ends an idle daemon's waiting.
 
     The handlers answer a command, or give None while it is being carried out; they are asked again then.
@@ -46,7 +46,7 @@ class Refreshing:
         writer: Writer,
         journal: Journal,
         learner: Learner,
-        preparing: Preparing,
+        builder: GenerationBuilder,
         *,
         stop: threading.Event,
         before_switch: Callable[[], None],
@@ -57,14 +57,14 @@ class Refreshing:
         self._writer = writer
         self._journal = journal
         self._learner = learner
-        self._preparing = preparing
+        self._builder = builder
         self._stop = stop
         self._before_switch = before_switch
         self._wake = wake
         self._now = now
-        self._wishes: dict[str, _Wish] = {}  # in the order in which they came
-        self._failed: dict[str, str] = {}  # what became of wishes that failed
-        self._job: tuple[str, Pieces] | None = None  # whose it is, and what is left of it
+        self._requests: dict[str, Request] = {}  # in the order in which they came
+        self._failed: dict[str, str] = {}  # what became of requests that failed
+        self._job: tuple[str, Steps] | None = None  # whose it is, and what is left of it
         self._not_again: dict[str, int] = {}  # what failed by itself, and the last chunk then
 
     # -- commands ------------------------------------------------------------------------------------
@@ -81,18 +81,18 @@ class Refreshing:
                 f"generation {made.generation} is ready: `semid compare {made.based_on} {made.generation}` shows what"
                 f" would change, `semid promote {made.generation}` makes it the active one"
             )
-        if made is None and name not in self._wishes:
+        if made is None and name not in self._requests:
             if self._writer.active_generation() is None:
                 raise CommandError("there is no generation yet: the first one is trained when rows enough have come")
             if arguments.get("from") == "imported":
-                self._wish(_Wish(name, "train", "imported", codebooks=str(arguments.get("codebooks"))))
+                self._request(Request(name, "train", "imported", codebooks=str(arguments.get("codebooks"))))
                 return None
             origin = arguments.get("from", "candidate" if self._settings.mode == "continual" else "anew")
             if origin not in ("candidate", "anew"):
                 raise CommandError('"from": give "candidate" or "anew"')
             if origin == "candidate" and self._settings.mode != "continual":
                 raise CommandError(f'there is no candidate with generations.mode = "{self._settings.mode}"; train anew')
-            self._wish(_Wish(name, "train", origin))
+            self._request(Request(name, "train", origin))
         return None
 
     def promote(self, name: str, arguments: Arguments) -> str | None:
@@ -113,7 +113,7 @@ class Refreshing:
         done = self._writer.switched(name)
         if done is not None:
             return f"generation {done.generation} is active"
-        if name in self._wishes:
+        if name in self._requests:
             return None
         wanted = arguments.get("generation")
         if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool)):
@@ -125,11 +125,11 @@ class Refreshing:
             return f"generation {target.generation} is active already"
         if target.status not in ("preparing", "ready", "retired"):
             raise CommandError(f"generation {target.generation} was deleted")
-        self._wish(_Wish(name, "switch", generation=target.generation))
+        self._request(Request(name, "switch", generation=target.generation))
         return None
 
-    def _wish(self, wish: _Wish) -> None:
-        self._wishes[wish.name] = wish
+    def _request(self, request: Request) -> None:
+        self._requests[request.name] = request
         self._wake()
 
     # -- work ----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Refreshing:
     @property
     def asked(self) -> bool:
         """Whether something was asked for that is not begun."""
-        return bool(self._wishes) and self._job is None
+        return bool(self._requests) and self._job is None
 
     @property
     def busy(self) -> bool:
@@ -150,10 +150,10 @@ class Refreshing:
             self._job = self._next_job(idle)
         if self._job is None:
             return False
-        name, pieces = self._job
+        name, steps = self._job
         until = self._now() + _SLICE_S
         try:
-            for _ in pieces:
+            for _ in steps:
                 if self._stop.is_set() or self._now() >= until:
                     return True
             self.close()
@@ -170,16 +170,16 @@ class Refreshing:
         if self._job is not None:
             self._job[1].close()
             self._job = None
-        self._preparing.close()
+        self._builder.close()
 
     def _fail(self, name: str, error: Exception) -> None:
         """Nothing that is published has changed. What was being prepared, and could not be completed, goes."""
         self._learner.forget()
         why = error_text(error)
-        wish = self._wishes.pop(name, None)
+        request = self._requests.pop(name, None)
         for generation in self._writer.generations("preparing"):
             whose = generation.requested_by or _AUTO
-            if whose == name or (wish is not None and wish.generation == generation.generation):
+            if whose == name or (request is not None and request.generation == generation.generation):
                 self._writer.begin_deleting(generation.generation)
                 self._tell_failed(whose, why)
         self._tell_failed(name, why)
@@ -191,95 +191,95 @@ class Refreshing:
         else:
             self._failed[name] = why
 
-    def _next_job(self, idle: bool) -> tuple[str, Pieces] | None:
+    def _next_job(self, idle: bool) -> tuple[str, Steps] | None:
         active = self._writer.active_generation()
         if active is None:
             return None
         for generation in self._writer.generations("deleting"):
-            return "delete", self._preparing.delete(generation.generation)
-        for wish in self._wishes.values():
-            if wish.kind == "switch":
-                return wish.name, self._switching(wish)
+            return "delete", self._builder.delete(generation.generation)
+        for request in self._requests.values():
+            if request.kind == "switch":
+                return request.name, self._switching(request)
         for generation in self._writer.generations("preparing"):
             return generation.requested_by or _AUTO, self._completing(generation)
-        for wish in self._wishes.values():
-            return wish.name, self._training(wish)
-        wish_of_settings = self._by_settings(active)
-        if wish_of_settings is not None:
-            self._wishes[wish_of_settings.name] = wish_of_settings
+        for request in self._requests.values():
+            return request.name, self._training(request)
+        request_of_settings = self._by_settings(active)
+        if request_of_settings is not None:
+            self._requests[request_of_settings.name] = request_of_settings
             return self._next_job(idle)
         excess = self._writer.generations("retired")[: -self._settings.keep_retired or None]
         if excess:
             self._writer.begin_deleting(excess[0].generation)
-            return "delete", self._preparing.delete(excess[0].generation)
+            return "delete", self._builder.delete(excess[0].generation)
         return self._when_idle(active) if idle else None
 
-    def _when_idle(self, active: Generation) -> tuple[str, Pieces] | None:
+    def _when_idle(self, active: Generation) -> tuple[str, Steps] | None:
         for generation in self._writer.generations("ready"):
             if self._writer.chunks_after(generation.encoded_through) and self._may("keep up"):
-                return "keep up", self._preparing.bring_up(generation.generation)
+                return "keep up", self._builder.backfill(generation.generation)
         if active.items and not self._writer.has_quality(active.generation) and self._may("measure"):
-            return "measure", self._preparing.measure(active.generation)
+            return "measure", self._builder.measure(active.generation)
         return None
 
     def _may(self, name: str) -> bool:
         """Whether something that failed is tried again: once more rows have come."""
         return self._not_again.get(name, -1) < self._writer.last_chunk()
 
-    def _by_settings(self, active: Generation) -> _Wish | None:
+    def _by_settings(self, active: Generation) -> Request | None:
         """What no one has asked for but the settings."""
         settings = self._settings
         ready = self._writer.generations("ready")
         if settings.refresh == "auto":
             for generation in ready:
                 if (generation.requested_by or "").startswith(_AUTO) and self._may(f"{_AUTO} promote"):
-                    return _Wish(f"{_AUTO} promote", "switch", generation=generation.generation)
+                    return Request(f"{_AUTO} promote", "switch", generation=generation.generation)
         if ready or not self._may(f"{_AUTO} train"):
             return None
         if settings.mode == "train":
             if self._writer.new_rows(active.generation) >= settings.retrain_share * active.trained_rows:
-                return _Wish(f"{_AUTO} train", "train", "anew")
+                return Request(f"{_AUTO} train", "train", "anew")
         elif settings.refresh != "ask" and self._learner.alarm(active.generation):
-            return _Wish(f"{_AUTO} train", "train", "candidate" if settings.mode == "continual" else "anew")
+            return Request(f"{_AUTO} train", "train", "candidate" if settings.mode == "continual" else "anew")
         return None
 
-    def _training(self, wish: _Wish) -> Pieces:
+    def _training(self, request: Request) -> Steps:
         for former in self._writer.generations("ready"):
             # One at a time is prepared: this one was not wanted.
             self._writer.begin_deleting(former.generation)
-            yield from self._preparing.delete(former.generation)
-        requested_by = f"{wish.name} {self._writer.last_chunk()}" if wish.name.startswith(_AUTO) else wish.name
-        yield from self._preparing.train(wish.origin, requested_by, wish.codebooks)
-        self._wishes.pop(wish.name, None)
+            yield from self._builder.delete(former.generation)
+        requested_by = f"{request.name} {self._writer.last_chunk()}" if request.name.startswith(_AUTO) else request.name
+        yield from self._builder.train(request.origin, requested_by, request.codebooks)
+        self._requests.pop(request.name, None)
 
-    def _completing(self, generation: Generation) -> Pieces:
+    def _completing(self, generation: Generation) -> Steps:
         number = generation.generation
         active = self._writer.active_generation()
         assert active is not None
-        yield from self._preparing.bring_up(number)
-        yield from self._preparing.compare(active.generation, number)
-        yield from self._preparing.measure(number)
+        yield from self._builder.backfill(number)
+        yield from self._builder.compare(active.generation, number)
+        yield from self._builder.measure(number)
         self._writer.set_ready(number)
         self._journal.info(
             f"generation {number} is ready: `semid compare {active.generation} {number}` shows what would change,"
             f" `semid promote {number}` makes it the active one"
         )
 
-    def _switching(self, wish: _Wish) -> Pieces:
-        target = self._writer.generation(wish.generation)
+    def _switching(self, request: Request) -> Steps:
+        target = self._writer.generation(request.generation)
         if target is None or target.status not in ("preparing", "ready", "retired"):
-            raise CannotPrepareError(f"generation {wish.generation} was deleted")
+            raise CannotPrepareError(f"generation {request.generation} was deleted")
         if target.status == "preparing":
             yield from self._completing(target)
-        yield from self._preparing.bring_up(wish.generation)
+        yield from self._builder.backfill(request.generation)
         # Between this and the switch nothing else has its turn.
         active = self._writer.active_generation()
         assert active is not None
         self._before_switch()
-        self._writer.switch_to(wish.generation, wish.name)
+        self._writer.switch_to(request.generation, request.name)
         self._learner.forget()
-        self._wishes.pop(wish.name, None)
-        self._journal.info(f"generation {wish.generation} is active; it was generation {active.generation} before")
+        self._requests.pop(request.name, None)
+        self._journal.info(f"generation {request.generation} is active; it was generation {active.generation} before")
 
 
 def _kind(name: str) -> str:

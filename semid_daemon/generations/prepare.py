@@ -1,6 +1,6 @@
 """The next generation beside the active one: trained, given the whole catalogue, compared. Piece by piece.
 
-Every long function here is a generator whose pieces take about a second at most, so that files, commands and the
+Every long function here is a generator whose steps take about a second at most, so that files, commands and the
 heartbeat have their turns in between. What is half done when a process dies is begun anew (a training) or gone on
 with (everything else).
 """
@@ -20,7 +20,7 @@ from semid_daemon.codebooks.matching import match_codebooks
 from semid_daemon.codebooks.sampling import max_sample_rows
 from semid_daemon.codebooks.trainers import make_trainer, training_settings
 from semid_daemon.config import Config
-from semid_daemon.generations.source_rows import KeptChunk, KeptRows, RowsGoneError
+from semid_daemon.generations.source_rows import RowsGoneError, SourceChunk, SourceRows
 from semid_daemon.ingest.learner import Learner
 from semid_daemon.quantizer import Device, Encoder, neighbours, quantization_errors, shared_prefixes
 from semid_daemon.quantizer.device_faults import device_errors, encode_rows
@@ -31,7 +31,7 @@ from semid_daemon.store.write.chunks import Chunk
 from semid_daemon.store.write.generations import Origin
 from semid_daemon.store.write.writer import Generation, Metric, Writer
 
-Pieces = Generator[None, None, None]
+Steps = Generator[None, None, None]
 
 _ROWS_AT_ONCE = 20_000
 _BASELINE_ROWS = 65_536
@@ -54,7 +54,7 @@ class _Trained:
     sample_ND: FloatArray
 
 
-class Preparing:
+class GenerationBuilder:
     """`doing` sets what the heartbeat says, `tick` lets it be said."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Preparing:
         device: Device,
         encoder: Callable[[int], Encoder],
         learner: Learner,
-        kept: KeptRows,
+        kept: SourceRows,
         watchdog: Watchdog,
         *,
         doing: Callable[[str, str], None],
@@ -88,7 +88,7 @@ class Preparing:
 
     # -- training ----------------------------------------------------------------------------------
 
-    def train(self, origin: Origin, requested_by: str, imported: str = "") -> Pieces:
+    def train(self, origin: Origin, requested_by: str, imported: str = "") -> Steps:
         """Prepare a generation from the candidate, or trained anew on the kept rows and matched to the active one.
 
         With origin "imported" from the staged codebooks of that fingerprint, whose codes keep their numbers.
@@ -190,7 +190,7 @@ class Preparing:
     def _sample(
         self, generation: Generation, through: int, total_rows: int, max_rows: int
     ) -> Generator[None, None, FloatArray]:
-        """Rows of the catalogue, every subset equally likely, read in pieces."""
+        """Rows of the catalogue, every subset equally likely, read in steps."""
         found = []
         wanted = np.arange(total_rows)
         if total_rows > max_rows:
@@ -208,7 +208,7 @@ class Preparing:
             raise CannotPrepareError(f"{total_rows - seen:,} of {total_rows:,} items have no kept embeddings")
         return np.concatenate([each for each in found if len(each)])
 
-    def _catalogue(self, generation: Generation, through: int) -> Iterator[KeptChunk]:
+    def _catalogue(self, generation: Generation, through: int) -> Iterator[SourceChunk]:
         """The rows of a generation's items from chunks up to one, in the order of their commits."""
         after = 0
         while chunks := self._writer.chunks_after(after, most=1_000):
@@ -221,7 +221,7 @@ class Preparing:
 
     # -- taking over ---------------------------------------------------------------------------------
 
-    def bring_up(self, number: int) -> Pieces:
+    def backfill(self, number: int) -> Steps:
         """Give a generation that is not active every item that the active one has, chunk by chunk."""
         active = self._writer.active_generation()
         assert active is not None
@@ -232,13 +232,13 @@ class Preparing:
             if chunk is None:
                 break
             self._doing("preparing", f"generation {number}: {generation.items:,} of {active.items:,} items")
-            self._take_over(generation, chunk, self._kept.read(chunk, active.generation))
+            self._encode_chunk(generation, chunk, self._kept.read(chunk, active.generation))
             yield
         lacking = self._writer.lacks(number)
         if lacking:
             raise RowsGoneError(f"generation {number} lacks {lacking:,} items of generation {active.generation}")
 
-    def _take_over(self, generation: Generation, chunk: Chunk, kept: KeptChunk) -> None:
+    def _encode_chunk(self, generation: Generation, chunk: Chunk, kept: SourceChunk) -> None:
         number, batch = generation.generation, kept.batch
         if not batch.item_ids:
             codes_NL = np.empty((0, generation.layers), np.int32)
@@ -258,7 +258,7 @@ class Preparing:
 
     # -- comparing -----------------------------------------------------------------------------------
 
-    def compare(self, old: int, new: int) -> Pieces:
+    def compare(self, old: int, new: int) -> Steps:
         """Measure both generations on the same rows, and keep how they compare."""
         values = {(name, layer): [value, None] for name, layer, value in self._writer.figures(old)}
         for name, layer, value in self._writer.figures(new):
@@ -294,7 +294,7 @@ class Preparing:
         }
         return shares | {("churn", None): [None, whole / max(items, 1)]}
 
-    def measure(self, number: int) -> Pieces:
+    def measure(self, number: int) -> Steps:
         """Record a generation's quality on a sample of its items."""
         (metrics,) = yield from self._qualities([number])
         self._writer.set_quality(number, metrics)
@@ -353,7 +353,7 @@ class Preparing:
 
     # -- deleting ------------------------------------------------------------------------------------
 
-    def delete(self, number: int) -> Pieces:
+    def delete(self, number: int) -> Steps:
         """Delete a generation's rows, then its codebooks."""
         fingerprint = self._writer.fingerprint(number)
         after: tuple[int, str] | None = (0, "")

@@ -14,7 +14,7 @@ from semid_daemon.base.row_hash import content_hashes
 from semid_daemon.base.types import EmbeddingBatch, FloatArray
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.config import Config
-from semid_daemon.drop.locate import find_kept
+from semid_daemon.drop.locate import find_source
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.formats import SIDECAR_SUFFIXES
 from semid_daemon.ingest.open_embeddings import open_embeddings
@@ -27,7 +27,7 @@ class RowsGoneError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class KeptChunk:
+class SourceChunk:
     """The rows of one chunk that are their items' in some generation, with the hashes of the embeddings as they came.
 
     Of rows from the spool those differ from the hashes of what is in `batch`, which is rounded.
@@ -38,7 +38,7 @@ class KeptChunk:
     contents: list[int]
 
 
-class KeptRows:
+class SourceRows:
     """Reads chunks again. A file stays open for as long as its chunks are asked for one after the other."""
 
     def __init__(self, config: Config, writer: Writer, spool: Spool) -> None:
@@ -53,7 +53,7 @@ class KeptRows:
         self._open = None
         self._closing.close()
 
-    def read(self, chunk: Chunk, generation: int) -> KeptChunk:
+    def read(self, chunk: Chunk, generation: int) -> SourceChunk:
         """The chunk's rows that are their items' in a generation, by item once each; perhaps none.
 
         Raises RowsGoneError when they are not kept any more.
@@ -104,7 +104,7 @@ class KeptRows:
     def _files(self, chunk: Chunk) -> Iterator[DropFile]:
         content = self._writer.content(chunk.file_id)
         for name in content.names:
-            yield from find_kept(
+            yield from find_source(
                 name,
                 content.digest,
                 content.size_bytes,
@@ -132,8 +132,8 @@ def _kept(
     rows_ND: FloatArray,
     contents: dict[str, int],
     positions: range | list[int] | tuple[()],
-) -> KeptChunk:
+) -> SourceChunk:
     chosen = [position for position in positions if item_ids[position] in contents]
     names = [item_ids[position] for position in chosen]
     batch = EmbeddingBatch(chunk.first_row, len(names), names, np.ascontiguousarray(rows_ND[chosen]))
-    return KeptChunk(chunk, batch, [contents[name] for name in names])
+    return SourceChunk(chunk, batch, [contents[name] for name in names])

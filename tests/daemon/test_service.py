@@ -19,8 +19,8 @@ from semid_daemon.config import Config, parse_config
 from semid_daemon.daemon.service import Outcome, Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.drop import open_file as reading
-from semid_daemon.generations import first_training as gathering
-from semid_daemon.generations.first_training import Gathering
+from semid_daemon.generations import first_training
+from semid_daemon.generations.first_training import FirstTraining
 from semid_daemon.ingest.crash_marker import InHand
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.pending import Waiting, WaitingFiles
@@ -175,7 +175,7 @@ def test_stopped_between_chunks_it_goes_on_at_the_right_row(catalogue: Config, c
 def test_training_interrupted_starts_anew(catalogue: Config, clustered: Rows, monkeypatch):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
     stop = threading.Event()
-    monkeypatch.setattr(Gathering, "_record", lambda *_: stop.set())
+    monkeypatch.setattr(FirstTraining, "_record", lambda *_: stop.set())
     run(catalogue, stop)
     monkeypatch.undo()
     assert query(catalogue, "SELECT count(*) FROM generations") == [(0,)]
@@ -269,7 +269,7 @@ def test_files_that_vanish_are_taken_up_again_when_back(catalogue: Config, clust
 
 def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clustered: Rows, monkeypatch):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 300), clustered(300, 16))
-    monkeypatch.setattr(gathering, "max_sample_rows", lambda *_: 100)
+    monkeypatch.setattr(first_training, "max_sample_rows", lambda *_: 100)
     run(catalogue)
     assert query(catalogue, "SELECT trained_rows FROM generations") == [(100,)]
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(300,)]

@@ -22,7 +22,7 @@ from semid_daemon.config import Config, load_config
 from semid_daemon.daemon.service import Service
 from semid_daemon.drop import dispose as finish
 from semid_daemon.drop import open_file as reading
-from semid_daemon.generations import first_training as gathering
+from semid_daemon.generations import first_training
 from semid_daemon.ingest import file_encoder as ingest
 from semid_daemon.ingest.crash_marker import InHand
 from semid_daemon.quantizer import Encoder
@@ -78,20 +78,20 @@ def test_fault_50_disk_full_at_commit(tmp_path: Path, clustered: Rows, caplog):
 
 def test_fault_51_disk_full_writing_a_codebook(catalogue: Config, clustered: Rows, monkeypatch):
     """disk full writing a codebook: nothing is published, no second training, published when there is space"""
-    monkeypatch.setattr(gathering, "_FIRST_PAUSE_S", 0.2)
-    save, trained = gathering.save_codebooks, []
-    train = gathering.Gathering._run
+    monkeypatch.setattr(first_training, "_FIRST_PAUSE_S", 0.2)
+    save, trained = first_training.save_codebooks, []
+    train = first_training.FirstTraining._run
 
     def full_once(*arguments):
-        monkeypatch.setattr(gathering, "save_codebooks", save)
+        monkeypatch.setattr(first_training, "save_codebooks", save)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def counting(self, *arguments):
         trained.append(1)
         return train(self, *arguments)
 
-    monkeypatch.setattr(gathering, "save_codebooks", full_once)
-    monkeypatch.setattr(gathering.Gathering, "_run", counting)
+    monkeypatch.setattr(first_training, "save_codebooks", full_once)
+    monkeypatch.setattr(first_training.FirstTraining, "_run", counting)
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 70), clustered(70, 16))
     with live(catalogue):
         wait_until(lambda: items(catalogue) == 70)
