@@ -23,11 +23,11 @@ from _measure import reconstruction_error
 from _report import heading, machine, note, progress, table
 
 from semid_daemon.base.types import Codebooks, FloatArray
-from semid_daemon.cli.main import run_daemon
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.codebooks.trainers import make_trainer
 from semid_daemon.command_client import submit
 from semid_daemon.config import TEMPLATE, Config, load_config
+from semid_daemon.daemon.run import run_daemon
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.store.read.compare import Comparing
 from semid_daemon.store.read.status import Reader

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import click
 
-from semid_daemon.base.errors import ConfigError
-from semid_daemon.cli.main import item_text, run_daemon
+from semid_daemon.base.errors import ConfigError, SemidError
+from semid_daemon.cli.main import item_text
 from semid_daemon.config import TEMPLATE, load_config
+from semid_daemon.daemon.run import run_daemon
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.store.read.status import Reader
 
 SHOWN = ("numpy", "django", "pytest", "boto3")
 
 
-def run_demo(directory: Path | None, device: str) -> int:
+def run_demo(directory: Path | None, device: str) -> None:
     """Make a catalogue, drop the sample in two files, run the daemon over it, and look at the result."""
     import numpy as np
     import pyarrow as pa
@@ -51,9 +52,11 @@ def run_demo(directory: Path | None, device: str) -> int:
     os.rename(second, config.drop_dir / "packages-2.parquet")
     click.echo(f"dropped packages-1.npz and packages-2.parquet, {len(item_ids):,} items, into {config.drop_dir}\n")
 
-    status = run_daemon(config, once=True)
-    if status:
-        return status
+    outcome = run_daemon(config, once=True)
+    if outcome.stopped:
+        raise SemidError(f"the demo was stopped; `semid run -c {settings}` goes on with it")
+    if outcome.rejected or outcome.deferred or outcome.missing_rows or outcome.source_missing:
+        raise SemidError(f"the demo's files could not be ingested; `semid status -c {settings}` says more")
     with Reader(config.database) as reader:
         snapshot = reader.status()
         click.echo(f"\n{snapshot.items:,} items have a semantic ID; unique rate {snapshot.unique_rate:.3f}")
@@ -79,7 +82,6 @@ def run_demo(directory: Path | None, device: str) -> int:
     click.echo(f"  semid status -c {settings}")
     click.echo(f"  semid lookup -c {settings} --prefix {_a_prefix(config.database)}")
     click.echo(f"  semid run -c {settings}      # then drop more files into {config.drop_dir}")
-    return 0
 
 
 def _a_prefix(database: Path) -> str:

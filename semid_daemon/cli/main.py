@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import faulthandler
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -22,6 +18,7 @@ from semid_daemon.cli import transfer as cli_exchange
 from semid_daemon.cli.group import Group
 from semid_daemon.cli.options import config_option, escape, json_option
 from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
+from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.runtime.logs import Form, form_of_log
 from semid_daemon.store.read.status import Item, Reader, Status
 
@@ -99,12 +96,14 @@ def run(config_path: Path | None, once: bool, quiet: bool, log_json: bool) -> No
       75  another daemon holds the state directory
       78  the configuration cannot be used
     """
+    from semid_daemon.daemon.run import run_daemon
     from semid_daemon.runtime.progress import start_logging, tell
 
     form = form_of_log(as_json=log_json)
     try:
         config = load_config(find_config(config_path))
-        status = run_daemon(config, once=once, quiet=quiet, form=form)
+        outcome = run_daemon(config, once=once, quiet=quiet, form=form)
+        status = _report(outcome, config, form) if once else 0
     except SemidError as error:
         if form not in ("journal", "json"):
             raise
@@ -114,33 +113,13 @@ def run(config_path: Path | None, once: bool, quiet: bool, log_json: bool) -> No
     sys.exit(status)
 
 
-def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | None = None) -> int:
-    """Run the daemon in this process until SIGTERM or SIGINT; the exit status."""
-    from semid_daemon.daemon.state_lock import hold_state, make_directories
-    from semid_daemon.daemon.systemd_notify import Notifier
-    from semid_daemon.runtime.progress import start_logging, tell
+def _report(outcome: Outcome, config: Config, form: Form) -> int:
+    """Say what `run --once` leaves undone; the exit status."""
+    from semid_daemon.runtime.progress import tell
 
-    if sys.stderr is not None:
-        faulthandler.enable()  # a supervisor's SIGABRT, too, leaves in the log where the daemon hung
-    notifier = Notifier(config.ingest.watchdog_s)
-    notifier.alive("starting")
-    make_directories(config)
-    stop = threading.Event()
-    form = form or form_of_log()
-    with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
-        progress = start_logging(form, quiet=quiet)
-        # Only now: torch takes seconds to import, and a second daemon should be refused at once.
-        from semid_daemon.daemon.service import Service
-        from semid_daemon.runtime.gc_tuning import collecting_seldom
-        from semid_daemon.store.write.writer import Writer
-
-        with Writer(config.database, notifier.alive) as writer, collecting_seldom():
-            outcome = Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
-    if not once:
-        return 0
     if outcome.source_missing is not None:
         tell(form, f"source missing: {outcome.source_missing}")
-    elif outcome.missing_rows:
+    elif outcome.missing_rows and not outcome.stopped:
         tell(
             form,
             f"{outcome.missing_rows:,} more rows are needed before the first training"
@@ -150,22 +129,6 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
         tell(form, f"{outcome.rejected} file(s) rejected; see {config.rejected_dir}")
         return 3
     return 1 if outcome.deferred or outcome.source_missing is not None else 0
-
-
-@contextlib.contextmanager
-def _stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; a second one takes its usual course."""
-
-    def handle(number: int, frame: object) -> None:
-        stop.set()
-        signal.signal(number, previous[signal.Signals(number)])
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @main.command()
@@ -369,4 +332,4 @@ def demo(directory: Path | None, device: str) -> None:
     """
     from semid_daemon.cli.demo import run_demo
 
-    sys.exit(run_demo(directory, device))
+    run_demo(directory, device)

@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from semid_daemon.base.backoff import pause_s
@@ -18,6 +17,7 @@ from semid_daemon.codebooks.spool import Spool
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
 from semid_daemon.daemon.heartbeat import COMMANDS_S, Attending
+from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.state_lock import Lock
 from semid_daemon.daemon.systemd_notify import Notifier
 from semid_daemon.daemon.wal_guard import WAL_FULL, WalLimit
@@ -48,16 +48,6 @@ _log = logging.getLogger("semid")
 
 _SLICE_S = 1.0  # of one kind of work, before the others have their turn
 _FIRST_PAUSE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What `semid run --once` leaves behind. `missing_rows`: how many more are needed before the first training."""
-
-    rejected: int
-    deferred: int
-    missing_rows: int
-    source_missing: str | None = None  # why the drop directory could not be scanned
 
 
 class Service:
@@ -189,6 +179,7 @@ class Service:
                 self._intake.deferred,
                 self._first_training.missing_rows(),
                 self._intake.source.missing,
+                stopped=self._stop.is_set(),
             )
         finally:
             self._turns.close()

@@ -16,7 +16,8 @@ import pytest
 
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.config import Config, parse_config
-from semid_daemon.daemon.service import Outcome, Service
+from semid_daemon.daemon.outcome import Outcome
+from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.drop import open_file as reading
 from semid_daemon.generations import first_training

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 from semid_daemon.config import Config, parse_config
-from semid_daemon.daemon.service import Outcome, Service
+from semid_daemon.daemon.outcome import Outcome
+from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import hold_state, make_directories
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.read.checks import DatabaseChecks

@@ -16,7 +16,7 @@ from semid_daemon.cli.main import main
 from semid_daemon.codebooks import Codebooks
 from semid_daemon.command_client import submit
 from semid_daemon.config import load_config
-from semid_daemon.daemon.service import Outcome
+from semid_daemon.daemon.outcome import Outcome
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 from tests.cli.test_cli import SEMID, environment, query
 from tests.daemon.test_service import run

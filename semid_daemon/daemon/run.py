@@ -1,0 +1,55 @@
+"""The daemon in this process, until a signal stops it or, with `once`, until the drop directory is handled."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from semid_daemon.config import Config
+from semid_daemon.daemon.outcome import Outcome
+from semid_daemon.daemon.state_lock import hold_state, make_directories
+from semid_daemon.daemon.systemd_notify import Notifier
+from semid_daemon.runtime.logs import Form, form_of_log
+from semid_daemon.runtime.progress import start_logging
+
+
+def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | None = None) -> Outcome:
+    """Run the daemon in this process until SIGTERM or SIGINT; with `once`, until everything is handled.
+
+    Raises SemidError: the state directory is held by another daemon, the database or the device cannot be used.
+    """
+    if sys.stderr is not None:
+        faulthandler.enable()  # a supervisor's SIGABRT, too, leaves in the log where the daemon hung
+    notifier = Notifier(config.ingest.watchdog_s)
+    notifier.alive("starting")
+    make_directories(config)
+    stop = threading.Event()
+    with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
+        progress = start_logging(form or form_of_log(), quiet=quiet)
+        # Only now: torch takes seconds to import, and a second daemon should be refused at once.
+        from semid_daemon.daemon.service import Service
+        from semid_daemon.runtime.gc_tuning import collecting_seldom
+        from semid_daemon.store.write.writer import Writer
+
+        with Writer(config.database, notifier.alive) as writer, collecting_seldom():
+            return Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; a second one takes its usual course."""
+
+    def handle(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

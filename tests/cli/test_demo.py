@@ -1,0 +1,35 @@
+"""The demo, ended early."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.config import load_config
+from tests.faults.tools import SEMID, query, state_of, wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number: int):
+    root = tmp_path / "demo"
+    with (tmp_path / "stderr").open("w") as stderr:
+        demo = subprocess.Popen(
+            [*SEMID, "demo", "--dir", root, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        try:
+            wait_until((root / "semid.toml").exists)
+            config = load_config(root / "semid.toml")
+            wait_until(lambda: config.database.exists() and state_of(config) == "training", timeout_s=300)
+            demo.send_signal(number)
+            assert demo.wait(timeout=120) == 1
+        finally:
+            demo.kill()
+            demo.wait()
+    said = (tmp_path / "stderr").read_text()
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == f"semid: the demo was stopped; `semid run -c {root / 'semid.toml'}` goes on with it"
+    assert query(config, "SELECT state FROM daemon") == [("stopped",)]
+    assert query(config, "SELECT count(*) FROM generations") == [(0,)]
