@@ -18,7 +18,7 @@ from textual.screen import Screen
 from semid_daemon.base.errors import SemidError
 from semid_daemon.config import Config
 from semid_daemon.store.read.connection import UnavailableError
-from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.monitor import Overview
 from semid_tui import copy_and_save as taking
 from semid_tui.bindings import help_sections, palette_commands
 from semid_tui.data.commands import Gateway
@@ -110,7 +110,7 @@ class MonitorApp(App[None]):
         self.marker: Marker = marker
         self.mode = Mode(readonly=readonly, ascii_only=marker == "ascii")
         self.gateway = Gateway(config.commands_dir, readonly=readonly)
-        self.pulse: Pulse | None = None
+        self.overview: Overview | None = None
         self.lost: UnavailableError | None = None
         self.shown = 1
         self._live = ""
@@ -184,8 +184,8 @@ class MonitorApp(App[None]):
         if not self._status.is_attached:
             return  # on the way out
         match message.what:
-            case Beat(pulse):
-                self._take_pulse(pulse)
+            case Beat(overview):
+                self._take_overview(overview)
             case Lost(why):
                 self._lose(why)
             case Fed(slot="sent", result=result) if result is not None:
@@ -199,16 +199,16 @@ class MonitorApp(App[None]):
                 else:
                     pane.fail(slot, feed, error)
 
-    def _take_pulse(self, pulse: Pulse) -> None:
-        first = self.pulse is None or self.lost is not None
-        generation = self.pulse.active.generation if self.pulse and self.pulse.active else None
-        self.pulse, self.lost = pulse, None
+    def _take_overview(self, overview: Overview) -> None:
+        first = self.overview is None or self.lost is not None
+        generation = self.overview.active.generation if self.overview and self.overview.active else None
+        self.overview, self.lost = overview, None
         if first:
             self._note.display = False
             self._shelf.display = True
         if self.pane is not None:
-            self.pane.take_pulse(pulse)
-            if first or (pulse.active and pulse.active.generation != generation):
+            self.pane.take_overview(overview)
+            if first or (overview.active and overview.active.generation != generation):
                 self.want()
         self._status.redraw()
 
@@ -236,9 +236,9 @@ class MonitorApp(App[None]):
         """Ages go on though nothing changes."""
         self._status.redraw()
         self._command.update()
-        live = liveness(self.pulse) if self.pulse is not None else ""
-        if live != self._live and self.pulse is not None and self.pane is not None:
-            self.pane.take_pulse(self.pulse)  # what it shows is live no more
+        live = liveness(self.overview) if self.overview is not None else ""
+        if live != self._live and self.overview is not None and self.pane is not None:
+            self.pane.take_overview(self.overview)  # what it shows is live no more
         self._live = live
 
     # -- looking -----------------------------------------------------------------------------------
@@ -261,8 +261,8 @@ class MonitorApp(App[None]):
         main = pane.main()
         if main is not None:
             self.screen.set_focus(main)  # at once: the next key may have been typed already
-        if self.pulse is not None:
-            pane.take_pulse(self.pulse)
+        if self.overview is not None:
+            pane.take_overview(self.overview)
         self.want(again=True)
         self._tabs.redraw()
         self.call_after_refresh(pane.redraw)
@@ -351,7 +351,7 @@ class MonitorApp(App[None]):
         self.want()
 
     def action_pause(self) -> None:
-        if self.pulse is not None and self.pulse.paused_at is not None:
+        if self.overview is not None and self.overview.paused_at is not None:
             self.ask("Resume the daemon's work?", [("resume", "resume", {}, "")])
         else:
             self.ask(

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.read.monitor import MonitorReader
 from semid_tui.render.chart import View, last_smoothed, loss_lines
 from semid_tui.render.overview import (
     all_files_lines,
@@ -26,24 +26,24 @@ _TROUBLED, _EVENTS = 8, 8
 
 def overview_text(database: Path, width: int, marker: Marker) -> str:
     """The overview, one part below the other. Raises StoreError where the database cannot be read."""
-    watch = Watch(database)
+    reader = MonitorReader(database)
     try:
-        pulse = watch.pulse()
-        with watch.snapshot():
-            curve = watch.loss()
-            usage = watch.usage(pulse.active.generation) if pulse.active else None
-            troubled, events = watch.troubled_files(_TROUBLED), watch.events(_EVENTS)
+        overview = reader.read_overview()
+        with reader.snapshot():
+            curve = reader.loss()
+            usage = reader.usage(overview.active.generation) if overview.active else None
+            troubled, events = reader.troubled_files(_TROUBLED), reader.events(_EVENTS)
     finally:
-        watch.close()
-    height = 1 + len(pulse.health)
+        reader.close()
+    height = 1 + len(overview.health)
     parts: list[list[Line]] = [
-        [status_line(pulse, width, Mode(readonly=True, ascii_only=marker == "ascii"))],
+        [status_line(overview, width, Mode(readonly=True, ascii_only=marker == "ascii"))],
         loss_lines(curve, width, 10, View(marker=marker)),
-        work_lines(pulse, width, 4, marker),
-        all_files_lines(pulse, width, marker),
-        codebook_lines(pulse, usage, width, max(2, height), marker),
-        trouble_lines(pulse, troubled, width, 2 + len(troubled), marker),
-        host_lines(pulse, width, 12, marker),
+        work_lines(overview, width, 4, marker),
+        all_files_lines(overview, width, marker),
+        codebook_lines(overview, usage, width, max(2, height), marker),
+        trouble_lines(overview, troubled, width, 2 + len(troubled), marker),
+        host_lines(overview, width, 12, marker),
         event_lines(events, width, 1 + max(1, len(events)), marker),
     ]
     return "\n".join(plain(part) for part in parts)
@@ -51,33 +51,33 @@ def overview_text(database: Path, width: int, marker: Marker) -> str:
 
 def overview_json(database: Path) -> str:
     """The same as one JSON object. Raises StoreError where the database cannot be read."""
-    watch = Watch(database)
+    reader = MonitorReader(database)
     try:
-        pulse = watch.pulse()
-        with watch.snapshot():
-            curve = watch.loss()
-            troubled, events = watch.troubled_files(_TROUBLED), watch.events(_EVENTS)
+        overview = reader.read_overview()
+        with reader.snapshot():
+            curve = reader.loss()
+            troubled, events = reader.troubled_files(_TROUBLED), reader.events(_EVENTS)
     finally:
-        watch.close()
+        reader.close()
     trend = last_smoothed(curve) if curve else None
     training = None
     if curve is not None and trend is not None:
         training = {"run": curve.run, "step": trend[0], "smoothed_loss": trend[1]}
     return json.dumps(
         {
-            "state": pulse.state,
-            "detail": pulse.detail,
-            "liveness": liveness(pulse),
-            "heartbeat_at": pulse.heartbeat_at,
-            "heartbeat_age_s": age_s(pulse.heartbeat_at, datetime.now(UTC)),
-            "paused_at": pulse.paused_at,
-            "pid": pulse.pid,
-            "device": pulse.device,
-            "version": pulse.version,
-            "generation": dataclasses.asdict(pulse.active) if pulse.active else None,
-            "layers": [dataclasses.asdict(health) for health in pulse.health],
-            "files": dict(pulse.file_counts),
-            "gauges": dict(pulse.gauges),
+            "state": overview.state,
+            "detail": overview.detail,
+            "liveness": liveness(overview),
+            "heartbeat_at": overview.heartbeat_at,
+            "heartbeat_age_s": age_s(overview.heartbeat_at, datetime.now(UTC)),
+            "paused_at": overview.paused_at,
+            "pid": overview.pid,
+            "device": overview.device,
+            "version": overview.version,
+            "generation": dataclasses.asdict(overview.active) if overview.active else None,
+            "layers": [dataclasses.asdict(health) for health in overview.health],
+            "files": dict(overview.file_counts),
+            "gauges": dict(overview.gauges),
             "training": training,
             "troubled_files": [
                 {"file": file.name, "status": file.status, "reason": file.reason, "retry_at": file.retry_at}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semid_daemon.store.read.connection import InterruptedReadError, UnavailableError
-from semid_daemon.store.read.monitor import Pulse, Watch
+from semid_daemon.store.read.monitor import MonitorReader, Overview
 from semid_tui.data.queries import Feed
 
 _RETRY_S = 1.0
@@ -21,7 +21,7 @@ _RETRY_S = 1.0
 class Beat:
     """The database has changed."""
 
-    pulse: Pulse
+    overview: Overview
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Poller:
         self._frozen = False
         self._wanted: dict[str, Feed] = {}
         self._reading: tuple[str, Feed] | None = None
-        self._watch: Watch | None = None
-        self._pulse: Pulse | None = None
+        self._reader: MonitorReader | None = None
+        self._overview: Overview | None = None
         self._version: int | None = None
         self._answered: dict[str, tuple[Feed, Hashable]] = {}
         self._thread = threading.Thread(target=self._run, name="semid-poller", daemon=True)
@@ -74,8 +74,8 @@ class Poller:
     def stop(self) -> None:
         self._stopped = True
         self._wake.set()
-        if self._watch is not None:
-            self._watch.interrupt()
+        if self._reader is not None:
+            self._reader.interrupt()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
@@ -90,9 +90,9 @@ class Poller:
             self._wanted = dict(feeds)
             if again:
                 self._answered.clear()
-            reading, watch = self._reading, self._watch
-            if reading is not None and watch is not None and self._wanted.get(reading[0]) != reading[1]:
-                watch.interrupt()
+            reading, reader = self._reading, self._reader
+            if reading is not None and reader is not None and self._wanted.get(reading[0]) != reading[1]:
+                reader.interrupt()
         self._wake.set()
 
     # -- the thread ------------------------------------------------------------------------------
@@ -114,25 +114,25 @@ class Poller:
         self._close()
 
     def _look(self) -> None:
-        if self._watch is not None and not self._watch.is_current():
+        if self._reader is not None and not self._reader.is_current():
             self._close()  # another file lies there, or none
-        if self._watch is None:
-            watch = Watch(self._database)
+        if self._reader is None:
+            reader = MonitorReader(self._database)
             with self._lock:
-                self._watch = watch
-        if not self._frozen or self._pulse is None:
-            version = self._watch.data_version()
-            if version != self._version or self._pulse is None:
-                self._pulse = self._watch.pulse()
+                self._reader = reader
+        if not self._frozen or self._overview is None:
+            version = self._reader.data_version()
+            if version != self._version or self._overview is None:
+                self._overview = self._reader.read_overview()
                 self._version = version
-                self._post(Beat(self._pulse))
+                self._post(Beat(self._overview))
         for slot, feed in list(self._wanted.items()):
             if self._stopped:
                 return
-            self._feed(self._watch, self._pulse, slot, feed)
+            self._feed(self._reader, self._overview, slot, feed)
 
-    def _feed(self, watch: Watch, pulse: Pulse, slot: str, feed: Feed) -> None:
-        depends = feed.depends(pulse)
+    def _feed(self, reader: MonitorReader, overview: Overview, slot: str, feed: Feed) -> None:
+        depends = feed.depends(overview)
         if self._answered.get(slot) == (feed, depends):
             return
         with self._lock:
@@ -141,8 +141,8 @@ class Poller:
             self._reading = (slot, feed)
         started = time.perf_counter()
         try:
-            with watch.snapshot():
-                result, error = feed.read(watch, pulse), None
+            with reader.snapshot():
+                result, error = feed.read(reader, overview), None
         except InterruptedReadError:
             if self._wanted.get(slot) != feed or self._stopped:
                 raise  # for something newer
@@ -155,9 +155,9 @@ class Poller:
 
     def _close(self) -> None:
         with self._lock:
-            watch, self._watch = self._watch, None
-        self._pulse = self._version = None
+            reader, self._reader = self._reader, None
+        self._overview = self._version = None
         self._answered.clear()
-        if watch is not None:
+        if reader is not None:
             with contextlib.suppress(UnavailableError):
-                watch.close()
+                reader.close()

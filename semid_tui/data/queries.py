@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from semid_daemon.store.read.monitor import Pulse, Watch
+from semid_daemon.store.read.monitor import MonitorReader, Overview
 from semid_daemon.store.read.search import Branch, Key
 
 SLOW_S = 2.0  # a search that takes longer is given up
@@ -15,10 +15,10 @@ SLOW_S = 2.0  # a search that takes longer is given up
 class Feed:
     """Read again when `depends` changes, and when the feed is replaced by another."""
 
-    def depends(self, pulse: Pulse) -> Hashable:
+    def depends(self, overview: Overview) -> Hashable:
         raise NotImplementedError
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
         raise NotImplementedError
 
 
@@ -26,34 +26,34 @@ class Feed:
 class LossFeed(Feed):
     run: str | None = None
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.metrics, self.run
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.metrics, self.run
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        return watch.loss(self.run)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        return reader.loss(self.run)
 
 
 @dataclass(frozen=True)
 class UsageFeed(Feed):
     generation: int | None = None
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.chunks, pulse.generations
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.chunks, overview.generations
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        generation = self.generation or (pulse.active.generation if pulse.active else None)
-        return None if generation is None else watch.usage(generation)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        generation = self.generation or (overview.active.generation if overview.active else None)
+        return None if generation is None else reader.usage(generation)
 
 
 @dataclass(frozen=True)
 class TroubleFeed(Feed):
     most: int = 8
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.files
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.files
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        return watch.troubled_files(self.most)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        return reader.troubled_files(self.most)
 
 
 @dataclass(frozen=True)
@@ -62,31 +62,31 @@ class EventsFeed(Feed):
     text: str = ""
     level: str = ""
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.events
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.events
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        return watch.events(self.most, self.text, self.level)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        return reader.events(self.most, self.text, self.level)
 
 
 @dataclass(frozen=True)
 class CommandsFeed(Feed):
     most: int = 20
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.commands
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.commands
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        return watch.commands(self.most)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        return reader.commands(self.most)
 
 
 @dataclass(frozen=True)
-class LineageFeed(Feed):
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.generations, pulse.metrics
+class GenerationsFeed(Feed):
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.generations, overview.metrics
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        return watch.lineage()
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        return reader.read_generations()
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class FilesFeed(Feed):
     from_end: bool = False
     most: int = 100
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.files
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.files
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        with watch.at_most(SLOW_S):
-            return watch.files(
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        with reader.at_most(SLOW_S):
+            return reader.files(
                 order=self.order,
                 status=self.status,
                 text=self.text,
@@ -120,24 +120,24 @@ class RetriableFeed(Feed):
     status: str
     text: str
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.files
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.files
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        with watch.at_most(SLOW_S):
-            return watch.retriable_files(self.status, self.text)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        with reader.at_most(SLOW_S):
+            return reader.retriable_files(self.status, self.text)
 
 
 @dataclass(frozen=True)
 class FindFeed(Feed):
     text: str = ""
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.chunks, pulse.generations
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.chunks, overview.generations
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        with watch.at_most(SLOW_S):
-            return watch.find(self.text)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        with reader.at_most(SLOW_S):
+            return reader.find(self.text)
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ class SamplesFeed(Feed):
     code: int
     layers: int
 
-    def depends(self, pulse: Pulse) -> Hashable:
+    def depends(self, overview: Overview) -> Hashable:
         return None
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
-        with watch.at_most(SLOW_S / 4):
-            return watch.with_code(self.generation, self.layer, self.code, self.layers)
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
+        with reader.at_most(SLOW_S / 4):
+            return reader.with_code(self.generation, self.layer, self.code, self.layers)
 
 
 @dataclass(frozen=True)
@@ -164,12 +164,14 @@ class TreeFeed(Feed):
     prefixes: frozenset[str]
     most: int = 500
 
-    def depends(self, pulse: Pulse) -> Hashable:
-        return pulse.chunks, pulse.generations
+    def depends(self, overview: Overview) -> Hashable:
+        return overview.chunks, overview.generations
 
-    def read(self, watch: Watch, pulse: Pulse) -> Any:
+    def read(self, reader: MonitorReader, overview: Overview) -> Any:
         children: dict[str, tuple[tuple[Branch, ...], int]] = {}
-        if pulse.active is not None:
+        if overview.active is not None:
             for prefix in self.prefixes:
-                children[prefix] = watch.children(pulse.active.generation, prefix, pulse.active.layers, self.most)
+                children[prefix] = reader.children(
+                    overview.active.generation, prefix, overview.active.layers, self.most
+                )
         return children

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from semid_daemon.store.read.monitor import Event, Health, Pulse, Usage
+from semid_daemon.store.read.monitor import Event, LayerHealth, Overview, Usage
 from semid_daemon.store.read.search import FileRow
 from semid_tui.render.bars import bar, rank_profile, sparkline
 from semid_tui.render.spans import Line, Marker, Part, Span, length, line, rule
@@ -13,31 +13,33 @@ from semid_tui.render.text import clean, clock, count, duration, fit, percent, s
 from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
 
 
-def work_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Line]:
+def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
     """What the daemon has in hand, with a bar and the time left."""
-    state = pulse.state
-    live = liveness(pulse) in ("live", "stale")
+    state = overview.state
+    live = liveness(overview) in ("live", "stale")
     title = (
-        state if live else f"{state} · not now: the daemon {'is silent' if liveness(pulse) == 'silent' else 'is off'}"
+        state
+        if live
+        else f"{state} · not now: the daemon {'is silent' if liveness(overview) == 'silent' else 'is off'}"
     )
     drawn = [rule(width, (title, "title" if live else "warn"), marker=marker)]
-    gauges = pulse.gauges
-    if live and state == "training" and gauge(pulse, "training_steps_most"):
-        steps, most = gauge(pulse, "training_steps") or 0.0, gauge(pulse, "training_steps_most") or 1.0
-        drawn.append(line(clean(pulse.detail), (f"  step {steps:,.0f} of at most {most:,.0f}", "dim")))
+    gauges = overview.gauges
+    if live and state == "training" and gauge(overview, "training_steps_most"):
+        steps, most = gauge(overview, "training_steps") or 0.0, gauge(overview, "training_steps_most") or 1.0
+        drawn.append(line(clean(overview.detail), (f"  step {steps:,.0f} of at most {most:,.0f}", "dim")))
         drawn.append(_bar_line(steps / most, width, marker, "until the loss settles"))
-    elif live and gauge(pulse, "file_rows"):
-        rows, done = gauge(pulse, "file_rows") or 1.0, gauge(pulse, "file_rows_done") or 0.0
-        rate, left = gauge(pulse, "rows_per_s"), gauge(pulse, "file_eta_s")
+    elif live and gauge(overview, "file_rows"):
+        rows, done = gauge(overview, "file_rows") or 1.0, gauge(overview, "file_rows_done") or 0.0
+        rate, left = gauge(overview, "rows_per_s"), gauge(overview, "file_eta_s")
         figures = f"  {done:,.0f}/{rows:,.0f} rows" + (f"  {short(rate)} rows/s" if rate else "")
         name = clean(str(gauges.get("file", "")))
         drawn.append(line(fit(name, min(len(name), max(8, width - len(figures))), keep_end=True), (figures, "dim")))
         drawn.append(_bar_line(done / rows, width, marker, duration(left) if left is not None else ""))
     else:
-        detail = clean(pulse.detail) if live else "start it with `semid run`"
+        detail = clean(overview.detail) if live else "start it with `semid run`"
         drawn.append(line((detail or "waiting for files in the drop directory", "text" if live else "dim")))
         if live and state == "idle":
-            done = pulse.file_counts.get("done", 0)
+            done = overview.file_counts.get("done", 0)
             drawn.append(line((f"{done:,} files done, nothing waits", "dim")))
     return drawn[:height]
 
@@ -48,13 +50,13 @@ def _bar_line(share: float, width: int, marker: Marker, note: str) -> Line:
     return line(*bar(share, max(4, width - max(14, len(tail)) - 1), marker, "accent"), (tail, "text"))
 
 
-def all_files_lines(pulse: Pulse, width: int, marker: Marker) -> list[Line]:
+def all_files_lines(overview: Overview, width: int, marker: Marker) -> list[Line]:
     """All files together: how many are done, how much is left, how long it takes."""
-    counts = pulse.file_counts
+    counts = overview.file_counts
     total = sum(counts.values())
     done = counts.get("done", 0) + counts.get("rejected", 0)
-    left, eta = gauge(pulse, "bytes_left"), gauge(pulse, "eta_s")
-    live = liveness(pulse) == "live"
+    left, eta = gauge(overview, "bytes_left"), gauge(overview, "eta_s")
+    live = liveness(overview) == "live"
     words: list[Part] = [f"{done:,} of {total:,} files", (f"  {size(left)} left" if left else "", "dim")]
     if live and left:
         words.append((f"  ETA {duration(eta)}" if eta else "", "text"))
@@ -65,10 +67,10 @@ def all_files_lines(pulse: Pulse, width: int, marker: Marker) -> list[Line]:
 
 
 def codebook_lines(
-    pulse: Pulse, usage: Usage | None, width: int, height: int, marker: Marker, trend: bool = False
+    overview: Overview, usage: Usage | None, width: int, height: int, marker: Marker, trend: bool = False
 ) -> list[Line]:
     """Each layer: coverage, dead codes, perplexity, rank profile."""
-    active = pulse.active
+    active = overview.active
     if active is None:
         return [
             rule(width, ("codebooks", "title"), marker=marker),
@@ -87,17 +89,21 @@ def codebook_lines(
             marker=marker,
         )
     ]
-    layers = list(pulse.health)[: height - 1] if len(pulse.health) <= height - 1 else list(pulse.health)[: height - 2]
+    layers = (
+        list(overview.health)[: height - 1]
+        if len(overview.health) <= height - 1
+        else list(overview.health)[: height - 2]
+    )
     for health in layers:
         drawn.append(layer_line(health, usage, active.codebook_size, width, marker))
-        if trend and usage is not None and height >= 1 + 2 * len(pulse.health):
+        if trend and usage is not None and height >= 1 + 2 * len(overview.health):
             drawn.append(trend_line(usage, health.layer, width, marker))
-    if len(layers) < len(pulse.health):
-        drawn.append(line((f"… {len(pulse.health) - len(layers)} more layers: 3 Codes", "dim")))
+    if len(layers) < len(overview.health):
+        drawn.append(line((f"… {len(overview.health) - len(layers)} more layers: 3 Codes", "dim")))
     return drawn
 
 
-def layer_line(health: Health, usage: Usage | None, codebook_size: int, width: int, marker: Marker) -> Line:
+def layer_line(health: LayerHealth, usage: Usage | None, codebook_size: int, width: int, marker: Marker) -> Line:
     digits = len(str(codebook_size))
     style = layer_style(health.layer)
     parts = line(
@@ -124,18 +130,20 @@ def trend_line(usage: Usage, layer: int, width: int, marker: Marker) -> Line:
     return line((words, "faint"), (sparkline(values, width - len(words), marker), "faint"))
 
 
-def file_count_line(pulse: Pulse) -> Line:
+def file_count_line(overview: Overview) -> Line:
     parts: list[Part] = []
     for name in ("pending", "loading", "done", "rejected", "deferred"):
-        number = pulse.file_counts.get(name, 0)
+        number = overview.file_counts.get(name, 0)
         if number or name != "deferred":
             parts += [(f"{name} ", "dim"), Span(f"{number:,}", STATUS_STYLES[name] if number else "dim"), "  "]
     return line(*parts)
 
 
-def trouble_lines(pulse: Pulse, troubled: Sequence[FileRow], width: int, height: int, marker: Marker) -> list[Line]:
+def trouble_lines(
+    overview: Overview, troubled: Sequence[FileRow], width: int, height: int, marker: Marker
+) -> list[Line]:
     """Files by status, then those that were rejected or put off, with their reasons."""
-    drawn = [rule(width, ("files", "title"), marker=marker), file_count_line(pulse)]
+    drawn = [rule(width, ("files", "title"), marker=marker), file_count_line(overview)]
     for file in troubled[: max(0, height - 2)]:
         drawn.append(trouble_line(file, width, marker))
     return drawn
@@ -176,9 +184,9 @@ def event_line(event: Event, width: int) -> Line:
     )
 
 
-def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Line]:
+def host_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
     """Processor, memory, GPU, disk, and where the time of ingesting goes."""
-    drawn = [rule(width, ("host", "title"), (f" · {clean(pulse.device or '')}", "dim"), marker=marker)]
+    drawn = [rule(width, ("host", "title"), (f" · {clean(overview.device or '')}", "dim"), marker=marker)]
 
     def meter(name: str, share: float | None, words: str, scarce: bool = False) -> None:
         if share is not None:
@@ -191,39 +199,41 @@ def host_lines(pulse: Pulse, width: int, height: int, marker: Marker) -> list[Li
     def share(used: float | None, total: float | None) -> float | None:
         return used / total if used is not None and total else None
 
-    if not pulse.gauges:
+    if not overview.gauges:
         return [*drawn, line(("no figures recorded yet", "dim"))]
-    gpu_used, gpu_total = gauge(pulse, "gpu_memory_used_bytes"), gauge(pulse, "gpu_memory_total_bytes")
-    heat, watts = gauge(pulse, "gpu_celsius"), gauge(pulse, "gpu_watts")
+    gpu_used, gpu_total = gauge(overview, "gpu_memory_used_bytes"), gauge(overview, "gpu_memory_total_bytes")
+    heat, watts = gauge(overview, "gpu_celsius"), gauge(overview, "gpu_watts")
     gpu_words = " ".join([f"{heat:.0f} °C" if heat else "", f"{watts:.0f} W" if watts else ""])
-    gpu_percent = gauge(pulse, "gpu_percent")
+    gpu_percent = gauge(overview, "gpu_percent")
     meter("gpu", gpu_percent / 100 if gpu_percent is not None else None, gpu_words)
     meter("gpu mem", share(gpu_used, gpu_total), f"{size(gpu_used or 0)} of {size(gpu_total or 0)}", scarce=True)
-    cpu, own = gauge(pulse, "cpu_percent"), gauge(pulse, "process_cpu_percent") or 0.0
+    cpu, own = gauge(overview, "cpu_percent"), gauge(overview, "process_cpu_percent") or 0.0
     meter(
-        "cpu", cpu / 100 if cpu is not None else None, f"semid {own:.0f}% of {gauge(pulse, 'cpu_count') or 0:.0f} cores"
+        "cpu",
+        cpu / 100 if cpu is not None else None,
+        f"semid {own:.0f}% of {gauge(overview, 'cpu_count') or 0:.0f} cores",
     )
-    used, total = gauge(pulse, "memory_used_bytes"), gauge(pulse, "memory_total_bytes")
-    own_memory = size(gauge(pulse, "process_rss_bytes") or 0)
+    used, total = gauge(overview, "memory_used_bytes"), gauge(overview, "memory_total_bytes")
+    own_memory = size(gauge(overview, "process_rss_bytes") or 0)
     meter("memory", share(used, total), f"semid {own_memory} of {size(total or 0)}", scarce=True)
-    stages = stage_line(pulse, width)
+    stages = stage_line(overview, width)
     if stages:
         drawn.append(stages)
-    free = gauge(pulse, "disk_free_bytes")
+    free = gauge(overview, "disk_free_bytes")
     if free is not None:
         drawn.append(line(("disk   ", "dim"), (f"{size(free)} free", "bad" if free < 2**30 else "text")))
     return drawn[:height]
 
 
-def stage_line(pulse: Pulse, width: int) -> Line:
+def stage_line(overview: Overview, width: int) -> Line:
     """`stages bottleneck encode 61% commit 27% read 12%`, from the gauges of the ingest pipeline."""
     times = {
         name.removeprefix("stage_").removesuffix("_s"): float(value)
-        for name, value in pulse.gauges.items()
+        for name, value in overview.gauges.items()
         if name.startswith("stage_") and isinstance(value, (int, float))
     }
     whole = sum(times.values())
-    bottleneck = pulse.gauges.get("bottleneck")
+    bottleneck = overview.gauges.get("bottleneck")
     if not whole:
         return ()
     parts: list[Part] = [("stages ", "dim")]

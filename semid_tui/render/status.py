@@ -1,11 +1,11 @@
-"""The top two lines and the one of commands: pure functions from a pulse to a line."""
+"""The top two lines and the one of commands: pure functions from an overview to a line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.monitor import Overview
 from semid_tui.data.commands import Sent
 from semid_tui.render.spans import Line, Span, length, line
 from semid_tui.render.text import age_s, clean, duration, fit, loss, short
@@ -24,45 +24,45 @@ class Mode:
     ascii_only: bool = False
 
 
-def liveness(pulse: Pulse) -> str:
+def liveness(overview: Overview) -> str:
     """`live`, `stale` or `silent` by the age of the heartbeat; `off` for a daemon that is not meant to run."""
-    age = age_s(pulse.heartbeat_at)
-    if pulse.state in ("stopped", "never started") or age is None:
+    age = age_s(overview.heartbeat_at)
+    if overview.state in ("stopped", "never started") or age is None:
         return "off"
     return "live" if age <= STALE_S else "stale" if age <= SILENT_S else "silent"
 
 
-def status_line(pulse: Pulse | None, width: int, mode: Mode, problem: str | None = None) -> Line:
+def status_line(overview: Overview | None, width: int, mode: Mode, problem: str | None = None) -> Line:
     """Badge and age of the data first, then what the daemon does, as far as there is room."""
     parts: list[Line] = [line(("semid", "title"))]
     if mode.readonly:
         parts.append(line(("RO", "badge")))
     if mode.frozen:
         parts.append(line(("FROZEN", "badge")))
-    if problem is not None or pulse is None:
+    if problem is not None or overview is None:
         parts.append(line((f"{'x' if mode.ascii_only else '✗'} {problem or 'reading…'}", "bad" if problem else "dim")))
         return _joined(parts, width)
-    live = liveness(pulse)
-    parts.append(_state(pulse, live, mode))
-    generation = pulse.active.generation if pulse.active else None
+    live = liveness(overview)
+    parts.append(_state(overview, live, mode))
+    generation = overview.active.generation if overview.active else None
     if generation is not None:
         parts.append(line(("g", "dim"), (str(generation), "accent")))
     if live == "live":
-        parts += _doings(pulse)
-    if pulse.file_counts.get("rejected"):
-        parts.append(line((f"{pulse.file_counts['rejected']:,} rejected", "bad")))
-    if pulse.file_counts.get("deferred"):
-        parts.append(line((f"{pulse.file_counts['deferred']:,} deferred", "warn")))
-    if pulse.active:
-        parts.append(line((short(pulse.active.items), "text"), (" items", "dim")))
+        parts += _doings(overview)
+    if overview.file_counts.get("rejected"):
+        parts.append(line((f"{overview.file_counts['rejected']:,} rejected", "bad")))
+    if overview.file_counts.get("deferred"):
+        parts.append(line((f"{overview.file_counts['deferred']:,} deferred", "warn")))
+    if overview.active:
+        parts.append(line((short(overview.active.items), "text"), (" items", "dim")))
     return _joined(parts, width)
 
 
-def _state(pulse: Pulse, live: str, mode: Mode) -> Line:
-    age = age_s(pulse.heartbeat_at)
+def _state(overview: Overview, live: str, mode: Mode) -> Line:
+    age = age_s(overview.heartbeat_at)
     age_text = duration(age) if age is not None else ""
     full, hollow, warning = ("*", "o", "!") if mode.ascii_only else ("●", "○", "▲")
-    state = pulse.state.upper()
+    state = overview.state.upper()
     if live == "off":
         return line((f"{hollow} {state}", "dim"), (f" {age_text} ago" if age_text else "", "dim"))
     if live == "silent":
@@ -77,23 +77,23 @@ def _short_state(state: str) -> str:
     return {"TRAINING": "TRAIN", "ENCODING": "ENCODE", "GATHERING": "GATHER"}.get(state, state)
 
 
-def _doings(pulse: Pulse) -> list[Line]:
+def _doings(overview: Overview) -> list[Line]:
     parts = []
-    gauges = pulse.gauges
-    if pulse.state == "training" and "loss " in pulse.detail:
-        parts.append(line(("loss ", "dim"), loss(float(pulse.detail.rpartition("loss ")[2]))))
-    rate = gauge(pulse, "rows_per_s")
-    if rate and pulse.state not in ("idle", "paused", "training"):
+    gauges = overview.gauges
+    if overview.state == "training" and "loss " in overview.detail:
+        parts.append(line(("loss ", "dim"), loss(float(overview.detail.rpartition("loss ")[2]))))
+    rate = gauge(overview, "rows_per_s")
+    if rate and overview.state not in ("idle", "paused", "training"):
         parts.append(line(short(rate), ("/s", "dim")))
-    eta = gauge(pulse, "eta_s")
+    eta = gauge(overview, "eta_s")
     if eta and "file" in gauges:
         parts.append(line(("ETA ", "dim"), duration(eta)))
     return parts
 
 
-def gauge(pulse: Pulse, name: str) -> float | None:
+def gauge(overview: Overview, name: str) -> float | None:
     """A gauge that is a number."""
-    value = pulse.gauges.get(name)
+    value = overview.gauges.get(name)
     return float(value) if isinstance(value, (int, float)) else None
 
 

@@ -10,7 +10,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.read.monitor import Pulse, Usage
+from semid_daemon.store.read.monitor import Overview, Usage
 from semid_daemon.store.read.search import Match
 from semid_tui.data.queries import Feed, SamplesFeed, UsageFeed
 from semid_tui.render.bars import heat, rank_profile, sparkline
@@ -41,14 +41,14 @@ class Grid:
         return cls(per_row, 1)
 
 
-def head_lines(pulse: Pulse, usage: Usage, layer: int, width: int, ranked: bool, marker: Marker) -> list[Line]:
+def head_lines(overview: Overview, usage: Usage, layer: int, width: int, ranked: bool, marker: Marker) -> list[Line]:
     """The layer's health, its most used code, its rank profile, and perplexity as the catalogue grew."""
-    active = pulse.active
+    active = overview.active
     items = usage.layers[layer]
     used = sum(each > 0 for each in items)
     total = sum(items)
     most = max(range(len(items)), key=items.__getitem__)
-    health = next((each for each in pulse.health if each.layer == layer), None)
+    health = next((each for each in overview.health if each.layer == layer), None)
     style = layer_style(layer)
     generation = f"g{usage.generation}" + ("" if active and active.generation == usage.generation else " (not active)")
     order = "rank order" if ranked else "index order"
@@ -85,12 +85,12 @@ class CodeHead(CellWidget):
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, CodesPane)
-        if pane.pulse is None or pane.usage is None:
+        if pane.overview is None or pane.usage is None:
             return [
                 rule(width, ("codes", "title"), marker=self.monitor.marker),
                 line(("no codebooks yet: they come with the first training", "dim")),
             ]
-        return head_lines(pane.pulse, pane.usage, pane.shown_layer, width, pane.ranked, self.monitor.marker)
+        return head_lines(pane.overview, pane.usage, pane.shown_layer, width, pane.ranked, self.monitor.marker)
 
     def action_pick_layer(self, layer: int) -> None:
         pane = self.parent
@@ -294,7 +294,7 @@ class CodesPane(Pane):
         order = range(len(items))
         self._places = tuple(sorted(order, key=lambda code: (-items[code], code)) if self.ranked else order)
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.query_one(CodeHead).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.read.monitor import CommandState, Event, Pulse
+from semid_daemon.store.read.monitor import CommandState, Event, Overview
 from semid_tui.data.queries import CommandsFeed, EventsFeed, Feed
 from semid_tui.render.spans import Line, Part, line, rule
 from semid_tui.render.text import age_s, clean, clock, duration, fit, wrapped
@@ -150,7 +150,7 @@ class EventsPane(FilteredPane):
     def feeds(self) -> Mapping[str, Feed]:
         return {"events": EventsFeed(_MOST, self.text, self.level), "commands": CommandsFeed()}
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.query_one(CommandsList).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.monitor import Overview
 from semid_daemon.store.read.search import FILE_ORDERS, FileRow, FilesPage, Key
 from semid_tui.data.queries import Feed, FilesFeed, RetriableFeed
 from semid_tui.render.spans import Line, Marker, Part, Span, line, rule
@@ -26,7 +26,7 @@ _ASCII_GLYPHS = {"pending": ".", "loading": ">", "done": "+", "rejected": "x", "
 _MOST = 120
 
 
-def head_lines(pulse: Pulse, pane: FilesPane, width: int, marker: Marker) -> list[Line]:
+def head_lines(overview: Overview, pane: FilesPane, width: int, marker: Marker) -> list[Line]:
     """Files by status, to be chosen among, and how they are sorted and filtered."""
     page = pane.page
     heading: list[Part] = [("files", "title"), (f" · by {pane.order}", "dim")]
@@ -35,9 +35,9 @@ def head_lines(pulse: Pulse, pane: FilesPane, width: int, marker: Marker) -> lis
     if page is not None:
         heading.append((f" · {page.total:,} shown" if pane.text or pane.status else f" · {page.total:,}", "dim"))
     spans: list[Span] = []
-    total = sum(pulse.file_counts.values())
+    total = sum(overview.file_counts.values())
     for status in STATUSES:
-        number = pulse.file_counts.get(status, 0) if status else total
+        number = overview.file_counts.get(status, 0) if status else total
         style = "tab-active" if status == pane.status else STATUS_STYLES.get(status, "text") if number else "dim"
         spans += [
             Span(f" {status or 'all'} {count(number)} ", style, f"pick({status!r})"),
@@ -115,7 +115,7 @@ class FilesHead(CellWidget):
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, FilesPane)
-        return head_lines(pane.pulse, pane, width, self.monitor.marker) if pane.pulse else []
+        return head_lines(pane.overview, pane, width, self.monitor.marker) if pane.overview else []
 
     def action_pick(self, status: str) -> None:
         pane = self.parent
@@ -207,7 +207,7 @@ class FilesPane(FilteredPane):
             feeds["retriable"] = RetriableFeed(self.status, self.text)
         return feeds
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.query_one(FilesHead).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:
@@ -322,6 +322,6 @@ class FilesPane(FilteredPane):
             names = list(self.retriable)
             if len(names) > 1:
                 offers.append((f"the {len(names):,} filtered files", {"files": names}))
-        if self.pulse and (self.pulse.file_counts.get("rejected") or self.pulse.file_counts.get("deferred")):
+        if self.overview and (self.overview.file_counts.get("rejected") or self.overview.file_counts.get("deferred")):
             offers.append(("all deferred and rejected files", {"all": True}))
         return offers

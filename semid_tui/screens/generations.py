@@ -9,8 +9,8 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.read.generations import Difference, GenerationLine, Lineage
-from semid_tui.data.queries import Feed, LineageFeed
+from semid_daemon.store.read.generations import Difference, GenerationRow, GenerationsSnapshot
+from semid_tui.data.queries import Feed, GenerationsFeed
 from semid_tui.render.bars import sparkline
 from semid_tui.render.spans import Line, Marker, Part, line, rule
 from semid_tui.render.text import clean, clock, count, figure, fit, loss, percent
@@ -23,7 +23,7 @@ _ORIGINS = {"first": "first rows", "anew": "all rows", "candidate": "candidate"}
 _BETTER_LOW = ("error", "dead", "bucket", "churn", "moved", "collision")
 
 
-def generation_line(row: GenerationLine, width: int, selected: bool) -> Line:
+def generation_line(row: GenerationRow, width: int, selected: bool) -> Line:
     unique = percent(row.distinct_ids / row.items) if row.items else "-"
     origin = _ORIGINS.get(row.origin, row.origin) + (f" of g{row.based_on}" if row.origin == "candidate" else "")
     behind = f", {row.behind:,} items behind" if row.behind else ""
@@ -41,15 +41,17 @@ def generation_line(row: GenerationLine, width: int, selected: bool) -> Line:
     )
 
 
-def table_lines(lineage: Lineage | None, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
+def table_lines(
+    snapshot: GenerationsSnapshot | None, cursor: int, top: int, width: int, height: int, marker: Marker
+) -> list[Line]:
     heading: list[Part] = [("generations", "title")]
-    if lineage is not None and lineage.candidate is not None:
-        steps, rows = lineage.candidate
+    if snapshot is not None and snapshot.candidate is not None:
+        steps, rows = snapshot.candidate
         heading.append((f" · the candidate has learned {steps:,} steps from {rows:,} rows", "dim"))
     drawn = [rule(width, *heading, marker=marker)]
-    if lineage is None or not lineage.generations:
+    if snapshot is None or not snapshot.generations:
         return [*drawn, line(("none yet: the first comes once training.min_rows rows have gathered", "dim"))]
-    shown = lineage.generations[top : top + height - 1]
+    shown = snapshot.generations[top : top + height - 1]
     return [*drawn, *(generation_line(row, width, place == cursor) for place, row in enumerate(shown, top))]
 
 
@@ -67,7 +69,7 @@ def difference_line(each: Difference, width: int) -> Line:
     return line(*parts)
 
 
-def detail_lines(lineage: Lineage, row: GenerationLine | None, width: int, marker: Marker) -> list[Line]:
+def detail_lines(snapshot: GenerationsSnapshot, row: GenerationRow | None, width: int, marker: Marker) -> list[Line]:
     """The chosen generation: fingerprint, comparison with another, and the drift of the active one."""
     if row is None:
         return []
@@ -85,20 +87,20 @@ def detail_lines(lineage: Lineage, row: GenerationLine | None, width: int, marke
             (f"  largest bucket {row.max_bucket:,}", "dim"),
         ),
     ]
-    compared = [each for each in lineage.differences if row.generation in (each.old, each.new)]
+    compared = [each for each in snapshot.differences if row.generation in (each.old, each.new)]
     if compared:
         pair = (compared[0].old, compared[0].new)
         drawn.append(rule(width, ("comparison", "title"), (f" · g{pair[0]} → g{pair[1]}", "dim"), marker=marker))
         drawn += [difference_line(each, width) for each in compared if (each.old, each.new) == pair]
     if row.status == "active":
-        drawn += drift_lines(lineage, width, marker)
+        drawn += drift_lines(snapshot, width, marker)
     return drawn
 
 
-def drift_lines(lineage: Lineage, width: int, marker: Marker) -> list[Line]:
+def drift_lines(snapshot: GenerationsSnapshot, width: int, marker: Marker) -> list[Line]:
     """New rows against those that the active generation was trained on."""
     drawn = [rule(width, ("drift", "title"), (" · recent rows against the training rows", "dim"), marker=marker)]
-    if not lineage.drift:
+    if not snapshot.drift:
         return [*drawn, line(("nothing measured yet: it comes with rows that came after the training", "dim"))]
     names = {
         "drift_error_ratio": "error, times that of training",
@@ -107,7 +109,7 @@ def drift_lines(lineage: Lineage, width: int, marker: Marker) -> list[Line]:
         "drift_js": "code use differs, bits, L",
         "drift_dead_alive": "dead codes that came alive, L",
     }
-    for (name, layer), values in lineage.drift.items():
+    for (name, layer), values in snapshot.drift.items():
         words = names.get(name, name) + ("" if layer is None else str(layer))
         text = fit(words, min(34, width // 2))
         room = min(40, width - len(text) - 12)
@@ -140,10 +142,10 @@ class GenerationsTable(CellWidget, can_focus=True):
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, GenerationsPane)
-        there = len(pane.lineage.generations) if pane.lineage else 0
+        there = len(pane.snapshot.generations) if pane.snapshot else 0
         self.cursor = max(0, min(self.cursor, there - 1))
         self.top = max(min(self.top, self.cursor), self.cursor - max(height - 1, 1) + 1)
-        return table_lines(pane.lineage, self.cursor, self.top, width, height, self.monitor.marker)
+        return table_lines(pane.snapshot, self.cursor, self.top, width, height, self.monitor.marker)
 
     def action_move(self, by: int) -> None:
         pane = self.parent
@@ -173,9 +175,9 @@ class GenerationDetail(CellWidget, can_focus=True):
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, GenerationsPane)
-        if pane.lineage is None:
+        if pane.snapshot is None:
             return []
-        drawn = detail_lines(pane.lineage, pane.chosen(), width, self.monitor.marker)
+        drawn = detail_lines(pane.snapshot, pane.chosen(), width, self.monitor.marker)
         self.top = max(0, min(self.top, len(drawn) - height))
         shown = drawn[self.top : self.top + height]
         below = len(drawn) - self.top - height
@@ -205,24 +207,24 @@ class GenerationsPane(Pane):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.lineage: Lineage | None = None
+        self.snapshot: GenerationsSnapshot | None = None
 
     def compose(self) -> ComposeResult:
         yield GenerationsTable(id="generations-table")
         yield GenerationDetail(id="generations-detail")
 
     def feeds(self) -> Mapping[str, Feed]:
-        return {"lineage": LineageFeed()}
+        return {"generations": GenerationsFeed()}
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:
-        self.lineage = result
+        self.snapshot = result
         there = len(result.generations)
         self.query_one(GenerationsTable).styles.height = max(3, min(there + 2, self.size.height // 2))
         self.redraw()
 
-    def chosen(self) -> GenerationLine | None:
+    def chosen(self) -> GenerationRow | None:
         at = self.query_one(GenerationsTable).cursor
-        rows = self.lineage.generations if self.lineage else ()
+        rows = self.snapshot.generations if self.snapshot else ()
         return rows[at] if at < len(rows) else None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -230,9 +232,9 @@ class GenerationsPane(Pane):
             return False
         return super().check_action(action, parameters)
 
-    def _with_status(self, *statuses: str) -> GenerationLine | None:
+    def _with_status(self, *statuses: str) -> GenerationRow | None:
         """The chosen generation if it is of such a status, else the latest that is."""
-        rows = [row for row in (self.lineage.generations if self.lineage else ()) if row.status in statuses]
+        rows = [row for row in (self.snapshot.generations if self.snapshot else ()) if row.status in statuses]
         chosen = self.chosen()
         return chosen if chosen in rows else next(iter(rows), None)
 
@@ -252,7 +254,7 @@ class GenerationsPane(Pane):
                 row, "rollback", "Go back to {}? Every item gets the ID again that it had.", "roll back to {}"
             )
 
-    def _ask_for(self, row: GenerationLine, command: str, question: str, answer: str) -> None:
+    def _ask_for(self, row: GenerationRow, command: str, question: str, answer: str) -> None:
         """Ask before a generation becomes the active one; `{}` stands for it in both texts."""
         about = f"generation {row.generation}"
         arguments = {"generation": row.generation}

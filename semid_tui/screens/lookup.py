@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.widgets import Input
 
-from semid_daemon.store.read.search import Found
+from semid_daemon.store.read.search import SearchResult
 from semid_tui.data.queries import Feed, FindFeed
 from semid_tui.render.spans import Line, Marker, Span, line, rule
 from semid_tui.render.text import clean, clock, fit
@@ -34,7 +34,9 @@ def coloured_id(semantic_id: str) -> list[Span]:
     return spans
 
 
-def found_lines(found: Found | None, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
+def found_lines(
+    found: SearchResult | None, cursor: int, top: int, width: int, height: int, marker: Marker
+) -> list[Line]:
     """The item, its siblings by shared prefix, earlier generations; then the list of matches."""
     if found is None or not found.text:
         head = [rule(width, ("lookup", "title"), marker=marker), ()]
@@ -47,7 +49,7 @@ def found_lines(found: Found | None, cursor: int, top: int, width: int, height: 
     return drawn[:height]
 
 
-def item_lines(found: Found, width: int, marker: Marker) -> list[Line]:
+def item_lines(found: SearchResult, width: int, marker: Marker) -> list[Line]:
     item = found.item
     assert item is not None
     drawn = [
@@ -90,7 +92,7 @@ def _columns(texts: list[str], width: int) -> list[str]:
     return ["".join(fit(text, widest - 1) + " " for text in texts[row::down]).rstrip() for row in range(down)]
 
 
-def match_lines(found: Found, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
+def match_lines(found: SearchResult, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
     number = f"{len(found.matches)}{'+' if found.more else ''}"
     drawn = [rule(width, ("matches", "title"), (f" · {number} · enter shows one", "dim"), marker=marker)]
     if not found.matches:
@@ -157,7 +159,7 @@ class LookupPane(Pane):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.text = ""
-        self.found: Found | None = None
+        self.found: SearchResult | None = None
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="item ID, 12-250-7, 12-250-* or 12-*-7", id="lookup-input")

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 
-from semid_daemon.store.read.monitor import Event, LossCurve, Pulse, Usage
+from semid_daemon.store.read.monitor import Event, LossCurve, Overview, Usage
 from semid_daemon.store.read.search import FileRow
 from semid_tui.data.queries import EventsFeed, Feed, LossFeed, TroubleFeed, UsageFeed
 from semid_tui.render.chart import View, loss_lines
@@ -56,16 +56,16 @@ class WorkPart(OverviewPart):
     more = 4
 
     def lines(self, width: int, height: int) -> list[Line]:
-        pulse = self.pane.pulse
-        return work_lines(pulse, width, height, self.monitor.marker) if pulse else []
+        overview = self.pane.overview
+        return work_lines(overview, width, height, self.monitor.marker) if overview else []
 
 
 class AllFilesPart(OverviewPart):
     more = 4
 
     def lines(self, width: int, height: int) -> list[Line]:
-        pulse = self.pane.pulse
-        return all_files_lines(pulse, width, self.monitor.marker) if pulse else []
+        overview = self.pane.overview
+        return all_files_lines(overview, width, self.monitor.marker) if overview else []
 
 
 class CodesPart(OverviewPart):
@@ -73,9 +73,9 @@ class CodesPart(OverviewPart):
 
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.pane
-        if pane.pulse is None:
+        if pane.overview is None:
             return []
-        return codebook_lines(pane.pulse, pane.usage, width, height, self.monitor.marker, trend=pane.is_wide)
+        return codebook_lines(pane.overview, pane.usage, width, height, self.monitor.marker, trend=pane.is_wide)
 
 
 class FilesPart(OverviewPart):
@@ -83,13 +83,13 @@ class FilesPart(OverviewPart):
 
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.pane
-        return trouble_lines(pane.pulse, pane.troubled, width, height, self.monitor.marker) if pane.pulse else []
+        return trouble_lines(pane.overview, pane.troubled, width, height, self.monitor.marker) if pane.overview else []
 
 
 class HostPart(OverviewPart):
     def lines(self, width: int, height: int) -> list[Line]:
-        pulse = self.pane.pulse
-        return host_lines(pulse, width, height, self.monitor.marker) if pulse else []
+        overview = self.pane.overview
+        return host_lines(overview, width, height, self.monitor.marker) if overview else []
 
 
 class EventsPart(OverviewPart):
@@ -139,7 +139,7 @@ class OverviewPane(Pane):
         self.is_wide = width >= 110 and height >= 28
         self.set_class(self.is_wide, "wide")
         self.set_class(height < 20, "low")
-        layers = len(self.pulse.health) if self.pulse else 3
+        layers = len(self.overview.health) if self.overview else 3
         codes = 1 + max(layers, 1) * (2 if self.is_wide else 1)
         self.query_one("#overview-codes").styles.height = min(codes, max(4, height // 3))
 
@@ -147,7 +147,7 @@ class OverviewPane(Pane):
         self._arrange()
         super().redraw()
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

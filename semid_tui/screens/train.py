@@ -8,7 +8,7 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.read.monitor import LossCurve, Pulse
+from semid_daemon.store.read.monitor import LossCurve, Overview
 from semid_tui.data.queries import Feed, LossFeed
 from semid_tui.render.chart import View, loss_lines, run_number, smooth, value_at
 from semid_tui.render.spans import Line, line, rule
@@ -109,8 +109,12 @@ class TrainTable(CellWidget):
                 )
             )
         else:
-            pulse = pane.pulse
-            state = clean(pulse.detail) if pulse and pulse.state == "training" and liveness(pulse) == "live" else ""
+            overview = pane.overview
+            state = (
+                clean(overview.detail)
+                if overview and overview.state == "training" and liveness(overview) == "live"
+                else ""
+            )
             drawn.append(line((state or "← → put a crosshair on the chart", "accent" if state else "faint")))
         return [*drawn, *layer_table(curve, width)]
 
@@ -144,7 +148,7 @@ class TrainPane(Pane):
     def feeds(self) -> Mapping[str, Feed]:
         return {"loss": LossFeed(self.run)}
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.query_one(TrainTable).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

@@ -10,7 +10,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.monitor import Overview
 from semid_daemon.store.read.search import Branch
 from semid_tui.data.queries import Feed, TreeFeed
 from semid_tui.render.bars import blocks
@@ -57,7 +57,7 @@ class TreeHead(CellWidget):
     def lines(self, width: int, height: int) -> list[Line]:
         pane = self.parent
         assert isinstance(pane, TreePane)
-        active = pane.pulse.active if pane.pulse else None
+        active = pane.overview.active if pane.overview else None
         words = f" · g{active.generation} · {active.items:,} items in {active.distinct_ids:,} IDs" if active else ""
         return [rule(width, ("tree", "title"), (words, "dim"), marker=self.monitor.marker)]
 
@@ -185,7 +185,7 @@ class TreePane(Pane):
     def feeds(self) -> Mapping[str, Feed]:
         return {"tree": TreeFeed(self.unfolded | {""}, self.most)}
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         self.query_one(TreeHead).redraw()
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

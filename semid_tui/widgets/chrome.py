@@ -18,7 +18,7 @@ class StatusLine(CellWidget):
 
     def lines(self, width: int, height: int) -> list[Line]:
         lost = self.monitor.lost
-        return [status_line(self.monitor.pulse, width, self.monitor.mode, lost.title if lost else None)]
+        return [status_line(self.monitor.overview, width, self.monitor.mode, lost.title if lost else None)]
 
 
 class TabLine(CellWidget):

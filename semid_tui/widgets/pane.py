@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from semid_daemon.store.read.monitor import Pulse
+from semid_daemon.store.read.monitor import Overview
 from semid_tui.data.queries import Feed
 from semid_tui.render.spans import plain
 from semid_tui.widgets.cell_widget import CellWidget
@@ -25,14 +25,14 @@ class Pane(Vertical):
         return cast("MonitorApp", self.app)
 
     @property
-    def pulse(self) -> Pulse | None:
-        return self.monitor.pulse
+    def overview(self) -> Overview | None:
+        return self.monitor.overview
 
     def feeds(self) -> Mapping[str, Feed]:
         """What this screen wants read, by slot."""
         return {}
 
-    def take_pulse(self, pulse: Pulse) -> None:
+    def take_overview(self, overview: Overview) -> None:
         """The database has changed."""
 
     def take(self, slot: str, feed: Feed, result: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from semid_daemon.config import Config
 from semid_daemon.store.layout import SCHEMA_VERSION
 from semid_daemon.store.read.connection import UnavailableError
-from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.read.monitor import MonitorReader
 from semid_daemon.store.write.writer import Writer
 from tests.tui.recorded import Looking, alive, execute, look
 
@@ -126,7 +126,7 @@ def test_may_not_be_read_is_told(recorded: Config, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("semid_daemon.store.read.connection.os.stat", refuse)
     with pytest.raises(UnavailableError, match="share a group") as raised:
-        Watch(recorded.database)
+        MonitorReader(recorded.database)
     assert raised.value.title == "The database may not be read"
 
 

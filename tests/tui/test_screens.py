@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.config import Config
-from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.read.monitor import MonitorReader
 from semid_daemon.store.write.writer import Writer
 from tests.tui.recorded import CODES, ITEMS, Looking, ago, configured, execute, look
 
@@ -183,8 +183,8 @@ def test_codes_cursor_order_and_samples(recorded: Config):
         await see.sees("rank order", f"code {CODES - 1} of layer 1")
         await see.press("home")
         await see.until(lambda: re.search(r"rank 1 of 16\n\S+ \d+-\d+-\d+", see.text))
-        with Watch(recorded.database) as watch:
-            usage = watch.usage(2).layers[1]
+        with MonitorReader(recorded.database) as reader:
+            usage = reader.usage(2).layers[1]
         most = max(range(CODES), key=usage.__getitem__)
         assert f"code {most} of layer 1" in see.text
         assert f"{usage[most]:,} items" in see.text
@@ -217,9 +217,9 @@ def test_files_status_order_filter_and_detail(recorded: Config):
 
 
 def test_lookup_item_codes_patterns_and_generations(recorded: Config):
-    with Watch(recorded.database) as watch:
-        item = watch.lookup("item-7")
-        earlier = watch.find("item-7").generations[1]
+    with MonitorReader(recorded.database) as reader:
+        item = reader.lookup("item-7")
+        earlier = reader.find("item-7").generations[1]
     assert item is not None
     first, second, third = item.codes
 

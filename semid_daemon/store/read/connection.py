@@ -40,7 +40,7 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-class Watched(Reader):
+class ReadConnection(Reader):
     """A read-only connection for one thread. Raises UnavailableError where the database cannot be read."""
 
     def __init__(self, path: Path, timeout_s: float = 1.0) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from semid_daemon.store.read.search import Browsing
+from semid_daemon.store.read.search import SearchQueries
 
 _DRIFT = ("drift_error_ratio", "drift_tail_share", "drift_collision_rate")
 _DRIFT_BY_LAYER = ("drift_js", "drift_dead_alive")
@@ -15,7 +15,11 @@ _MOST_DRIFT = 200
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """A generation as `semid generations` lists it. `behind`: items of the active one that it does not have yet."""
+    """A generation with the metrics of its items. `behind`: items of the active one that it does not have yet.
+
+    `collisions` is its policy (suffix, next-best, shared), `bucket_capacity` what next-best fills buckets up to;
+    `max_bucket` is the size of its largest bucket. `exact_duplicates`: items with the embedding of another item.
+    """
 
     generation: int
     status: str
@@ -25,28 +29,28 @@ class GenerationRow:
     origin: str
     based_on: int | None
     collisions: str
+    bucket_capacity: int
     fingerprint: str
     created_at: str
     published_at: str | None
+    distinct_ids: int
+    singletons: int
+    max_bucket: int
+    exact_duplicates: int
+    layers: int
+    codebook_size: int
+    dim: int
+    normalize_residuals: bool
 
 
 # The fields of a GenerationRow, of `_generations g`.
 GENERATION_COLUMNS = (
     "g.generation, g.status, g.items, CASE WHEN g.status IN ('preparing', 'ready', 'retired') THEN"
     " max(0, coalesce((SELECT a.items FROM _generations a WHERE a.status = 'active'), 0) - g.items) ELSE 0 END,"
-    " g.trained_rows, g.origin, g.based_on, g.collisions, g.fingerprint, g.created_at, g.published_at"
+    " g.trained_rows, g.origin, g.based_on, g.collisions, g.bucket_capacity, g.fingerprint, g.created_at,"
+    " g.published_at, g.distinct_ids, g.singletons, g.max_bucket, g.exact_duplicates, g.layers, g.codebook_size, g.dim,"
+    " g.normalize_residuals"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationLine(GenerationRow):
-    """A generation with the figures of its items and codebooks."""
-
-    distinct_ids: int
-    singletons: int
-    max_bucket: int
-    layers: int
-    codebook_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +67,26 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
-    """Everything about generations: the latest first. `drift` of the active one: the last values, oldest first.
+class GenerationsSnapshot:
+    """All generations, the latest first. `drift` of the active one: the last values, oldest first.
 
     `candidate`: steps and rows that the active generation's candidate has learned from.
     """
 
-    generations: tuple[GenerationLine, ...]
+    generations: tuple[GenerationRow, ...]
     differences: tuple[Difference, ...]
     drift: Mapping[tuple[str, int | None], tuple[float, ...]]
     candidate: tuple[int, int] | None
 
 
-class Genealogy(Browsing):
-    """What is asked of a Watch about generations."""
+class GenerationQueries(SearchQueries):
+    """What is asked of a MonitorReader about generations."""
 
-    def lineage(self) -> Lineage:
+    def read_generations(self) -> GenerationsSnapshot:
         """One snapshot of it all: small, whatever the size of the catalogue."""
         lines = tuple(
-            GenerationLine(*row)
-            for row in self._rows(
-                f"SELECT {GENERATION_COLUMNS},"
-                " g.distinct_ids, g.singletons, g.max_bucket, g.layers, g.codebook_size"
-                " FROM _generations g ORDER BY g.generation DESC"
-            )
+            GenerationRow(*row)
+            for row in self._rows(f"SELECT {GENERATION_COLUMNS} FROM _generations g ORDER BY g.generation DESC")
         )
         active = next((line.generation for line in lines if line.status == "active"), None)
         differences = self._rows(
@@ -94,7 +94,7 @@ class Genealogy(Browsing):
             " ORDER BY new DESC, old DESC, rowid"
         )
         candidate = self._rows("SELECT steps, rows FROM _candidates WHERE generation = ?", (active,))
-        return Lineage(
+        return GenerationsSnapshot(
             lines,
             tuple(Difference(*row) for row in differences),
             {} if active is None else self._drift(active),

@@ -1,18 +1,18 @@
-"""What a monitor reads, again and again: a cheap pulse, and snapshots for its screens. Standard library only."""
+"""What a monitor reads, again and again: a cheap overview, and snapshots for its screens. Standard library only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semid_daemon.store.read.generations import Genealogy
+from semid_daemon.store.read.generations import GenerationQueries
 
 _DAEMON = ("state", "detail", "pid", "device", "version", "started_at", "heartbeat_at", "paused_at")
 _MOST_POINTS = 2_000  # of a loss curve, per layer
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class LayerHealth:
     """One layer of a generation; `items` of the catalogue when it was so."""
 
     layer: int
@@ -40,7 +40,7 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Overview:
     """What is read with every change: the daemon, its gauges, the catalogue's figures, and what else has changed.
 
     `metrics`, `events`, `chunks` are the last IDs there are; `files`, `commands`, `generations` count changes.
@@ -55,7 +55,7 @@ class Pulse:
     heartbeat_at: str | None
     paused_at: str | None
     active: Active | None
-    health: tuple[Health, ...]
+    health: tuple[LayerHealth, ...]
     file_counts: Mapping[str, int]
     gauges: Mapping[str, float | str]
     metrics: int
@@ -97,7 +97,7 @@ class Usage:
 
     generation: int
     layers: tuple[tuple[int, ...], ...]
-    history: tuple[tuple[tuple[int, Health], ...], ...]
+    history: tuple[tuple[tuple[int, LayerHealth], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,12 @@ class CommandState:
     answer: str | None
 
 
-class Watch(Genealogy):
+class MonitorReader(GenerationQueries):
     """All that a monitor reads of a database."""
 
     # -- what is read with every change ----------------------------------------------------------
 
-    def pulse(self) -> Pulse:
+    def read_overview(self) -> Overview:
         """Cheap whatever the size of the catalogue."""
         with self.snapshot():
             self._check_version()  # a newer daemon may have migrated it
@@ -148,10 +148,10 @@ class Watch(Genealogy):
                 self._rows(f"SELECT coalesce(max(id), 0) FROM {table}")[0][0]
                 for table in ("_metrics", "_events", "_chunks")
             )
-        return Pulse(
+        return Overview(
             **dict(zip(_DAEMON, daemon, strict=True)),
             active=Active(*active[0]) if active else None,
-            health=tuple(Health(*row) for row in health),
+            health=tuple(LayerHealth(*row) for row in health),
             file_counts=dict(counts),
             gauges=dict(gauges),
             metrics=metrics,
@@ -236,13 +236,13 @@ class Watch(Genealogy):
                 "SELECT layer, items FROM _code_usage WHERE generation = ? ORDER BY layer, code", (generation,)
             ):
                 by_layer.setdefault(layer, []).append(items)
-            history: dict[int, list[tuple[int, Health]]] = {layer: [] for layer in by_layer}
+            history: dict[int, list[tuple[int, LayerHealth]]] = {layer: [] for layer in by_layer}
             for items, *health in self._rows(
                 "SELECT items, layer, coverage, dead_codes, perplexity FROM _health_history"
                 " WHERE generation = ? ORDER BY items",
                 (generation,),
             ):
-                history[health[0]].append((items, Health(*health)))
+                history[health[0]].append((items, LayerHealth(*health)))
         return Usage(generation, tuple(map(tuple, by_layer.values())), tuple(map(tuple, history.values())))
 
     def events(self, most: int, text: str = "", level: str = "") -> tuple[Event, ...]:

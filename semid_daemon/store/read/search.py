@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semid_daemon.store.layout import prefix_key
-from semid_daemon.store.read.connection import Watched
+from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.status import Item
 
 Key = tuple[Any, ...]
@@ -66,7 +66,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What was found: the item of exactly this ID, its IDs in every generation, items that match, and whether more."""
 
     text: str
@@ -93,8 +93,8 @@ def code_pattern(text: str, layers: int) -> str | None:
     return "-".join([*parts, *["*"] * (layers - len(parts))])
 
 
-class Browsing(Watched):
-    """Searches of a Watch."""
+class SearchQueries(ReadConnection):
+    """Searches of a MonitorReader."""
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -169,11 +169,11 @@ class Browsing(Watched):
 
     # -- items -----------------------------------------------------------------------------------
 
-    def find(self, text: str, most: int = 100) -> Found:
+    def find(self, text: str, most: int = 100) -> SearchResult:
         """Items by their ID, its beginning, or a pattern of codes like `12-250-7`, `12-250-*` or `12-*-7`."""
         active = self._rows("SELECT generation, layers FROM _generations WHERE status = 'active'")
         if not active or not text:
-            return Found(text, None, (), (), False)
+            return SearchResult(text, None, (), (), False)
         generation, layers = active[0]
         item = self.lookup(text)
         pattern = code_pattern(text, layers) if "-" in text or text == "*" or item is None else None
@@ -188,7 +188,7 @@ class Browsing(Watched):
             )
         except UnicodeEncodeError:
             everywhere = []
-        return Found(text, item, tuple(everywhere), tuple(matches[:most]), len(matches) > most)
+        return SearchResult(text, item, tuple(everywhere), tuple(matches[:most]), len(matches) > most)
 
     def _by_beginning(self, text: str, generation: int, most: int) -> list[Match]:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.connection import InterruptedReadError
-from semid_daemon.store.read.monitor import Watch
+from semid_daemon.store.read.monitor import MonitorReader
 from semid_daemon.store.read.search import FILE_ORDERS, code_pattern
 from semid_daemon.store.write.writer import Writer
 
@@ -41,10 +41,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def watch(database: Path):
-    watch = Watch(database)
-    yield watch
-    watch.close()
+def reader(database: Path):
+    reader = MonitorReader(database)
+    yield reader
+    reader.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,54 +57,54 @@ def items(database: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("order", FILE_ORDERS)
 @pytest.mark.parametrize("status", ["", "rejected", "pending"])
-def test_pages_join_into_the_whole_in_either_direction(watch: Watch, order: str, status: str):
-    whole = watch.files(order=order, status=status, most=1000)
+def test_pages_join_into_the_whole_in_either_direction(reader: MonitorReader, order: str, status: str):
+    whole = reader.files(order=order, status=status, most=1000)
     assert whole.total == len(whole.rows) == {"": 302, "rejected": 30, "pending": 271}[status]
     keys = [row.key for row in whole.rows]
     assert len(set(keys)) == len(keys)
     assert sorted(keys, reverse=FILE_ORDERS[order][1]) == keys
 
-    forth = [*watch.files(order=order, status=status, most=40).rows]
+    forth = [*reader.files(order=order, status=status, most=40).rows]
     while True:
-        page = watch.files(order=order, status=status, around=forth[-1].key, most=40)
+        page = reader.files(order=order, status=status, around=forth[-1].key, most=40)
         assert page.rows[page.at] == forth[-1]
         if len(page.rows) == page.at + 1:
             break
         forth += page.rows[page.at + 1 :]
     assert forth == list(whole.rows)
 
-    back = [*watch.files(order=order, status=status, from_end=True, most=40).rows]
+    back = [*reader.files(order=order, status=status, from_end=True, most=40).rows]
     while True:
-        page = watch.files(order=order, status=status, around=back[0].key, most=40)
+        page = reader.files(order=order, status=status, around=back[0].key, most=40)
         if page.at == 0:
             break
         back = [*page.rows[: page.at], *back]
     assert back == list(whole.rows)
 
 
-def test_a_place_that_is_gone_is_the_next_one(watch: Watch):
-    page = watch.files(order="name", around=("part-100", 0), most=5)
+def test_a_place_that_is_gone_is_the_next_one(reader: MonitorReader):
+    page = reader.files(order="name", around=("part-100", 0), most=5)
     assert page.rows[page.at].name == "part-100.npz"
     assert [row.name for row in page.rows[: page.at]] == [f"part-{number:03}.npz" for number in range(95, 100)]
 
 
-def test_files_by_text(watch: Watch):
-    assert {row.name for row in watch.files(text="PART-01").rows} == {f"part-01{digit}.npz" for digit in range(10)}
-    (found,) = watch.files(text="broken at 130").rows
+def test_files_by_text(reader: MonitorReader):
+    assert {row.name for row in reader.files(text="PART-01").rows} == {f"part-01{digit}.npz" for digit in range(10)}
+    (found,) = reader.files(text="broken at 130").rows
     assert found.reason == "broken at 130"
-    assert watch.files(text="no such").rows == ()
-    assert watch.files(text="%_").total == 0  # no wildcards
+    assert reader.files(text="no such").rows == ()
+    assert reader.files(text="%_").total == 0  # no wildcards
 
 
-def test_files_that_can_be_tried_again(watch: Watch):
-    assert len(watch.retriable_files("", "")) == len(watch.retriable_files("rejected", "")) == 30
-    assert watch.retriable_files("deferred", "") == ()
-    assert set(watch.retriable_files("", "broken at 13")) == {"part-010.npz"}
-    assert len(watch.retriable_files("rejected", "", most=7)) == 7
+def test_files_that_can_be_tried_again(reader: MonitorReader):
+    assert len(reader.retriable_files("", "")) == len(reader.retriable_files("rejected", "")) == 30
+    assert reader.retriable_files("deferred", "") == ()
+    assert set(reader.retriable_files("", "broken at 13")) == {"part-010.npz"}
+    assert len(reader.retriable_files("rejected", "", most=7)) == 7
 
 
-def test_troubled_files_are_the_latest(watch: Watch):
-    assert [file.reason for file in watch.troubled_files(3)] == ["broken at 290", "broken at 280", "broken at 270"]
+def test_troubled_files_are_the_latest(reader: MonitorReader):
+    assert [file.reason for file in reader.troubled_files(3)] == ["broken at 290", "broken at 280", "broken at 270"]
 
 
 @pytest.mark.parametrize(
@@ -128,58 +128,58 @@ def test_what_is_a_pattern_of_codes(text: str, pattern: str | None):
 
 
 @pytest.mark.parametrize("text", ["3-4-5", "3-4-*", "3-4", "3-*-5", "*-4-5", "*-4-*", "*-*-5", "3"])
-def test_items_by_codes(watch: Watch, items: dict[str, str], text: str):
+def test_items_by_codes(reader: MonitorReader, items: dict[str, str], text: str):
     parts = (text.split("-") + ["*"] * LAYERS)[:LAYERS]
     expected = {
         item
         for item, semantic_id in items.items()
         if all(part in ("*", code) for part, code in zip(parts, semantic_id.split("-"), strict=True))
     }
-    found = watch.find(text, most=1000)
+    found = reader.find(text, most=1000)
     assert found.item is None
     assert {match.item_id for match in found.matches} == expected
-    some = watch.find(text, most=2)
+    some = reader.find(text, most=2)
     assert len(some.matches) == min(2, len(expected))
     assert some.more == (len(expected) > 2)
 
 
-def test_items_by_their_beginning(watch: Watch, items: dict[str, str]):
-    found = watch.find("item-12")
+def test_items_by_their_beginning(reader: MonitorReader, items: dict[str, str]):
+    found = reader.find("item-12")
     assert found.item is not None
     assert found.item.semantic_id == items["item-12"]
     assert [match.item_id for match in found.matches] == sorted(item for item in items if item.startswith("item-12"))
     assert found.generations == ((1, "active", items["item-12"], found.item.suffix),)
     for odd in ("no such", "\udcff", "%", "item-1\x00", "[", "*-x"):
-        assert watch.find(odd).item is None
-        assert watch.find(odd).matches == ()
+        assert reader.find(odd).item is None
+        assert reader.find(odd).matches == ()
 
 
-def test_items_of_a_code(watch: Watch, items: dict[str, str]):
+def test_items_of_a_code(reader: MonitorReader, items: dict[str, str]):
     for layer in range(LAYERS):
-        found = watch.with_code(1, layer, 7, LAYERS, most=4)
+        found = reader.with_code(1, layer, 7, LAYERS, most=4)
         assert len(found) == 4
         assert all(items[match.item_id].split("-")[layer] == "7" for match in found)
 
 
-def test_the_tree_adds_up(watch: Watch, items: dict[str, str]):
-    roots, there = watch.children(1, "", LAYERS)
+def test_the_tree_adds_up(reader: MonitorReader, items: dict[str, str]):
+    roots, there = reader.children(1, "", LAYERS)
     assert there == len(roots) == CODES
     assert sum(branch.items for branch in roots) == ITEMS
     assert [branch.items for branch in roots] == sorted((branch.items for branch in roots), reverse=True)
     root = roots[0]
-    branches, _ = watch.children(1, root.prefix, LAYERS)
+    branches, _ = reader.children(1, root.prefix, LAYERS)
     assert sum(branch.items for branch in branches) == root.items
-    deepest, _ = watch.children(1, branches[0].prefix, LAYERS)
+    deepest, _ = reader.children(1, branches[0].prefix, LAYERS)
     assert sum(branch.items for branch in deepest) == branches[0].items
-    leaves, there = watch.children(1, deepest[0].prefix, LAYERS)
+    leaves, there = reader.children(1, deepest[0].prefix, LAYERS)
     assert there == deepest[0].items
     assert {leaf.prefix for leaf in leaves} == {item for item, sid in items.items() if sid == deepest[0].prefix}
-    few, there = watch.children(1, "", LAYERS, most=3)
+    few, there = reader.children(1, "", LAYERS, most=3)
     assert (len(few), there) == (3, CODES)
 
 
-def test_what_takes_too_long_is_ended_and_leaves_nothing_open(watch: Watch):
-    with pytest.raises(InterruptedReadError), watch.at_most(0.0), watch.snapshot():
-        watch._rows("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
-    assert not watch._connection.in_transaction
-    assert watch.pulse().active is not None
+def test_what_takes_too_long_is_ended_and_leaves_nothing_open(reader: MonitorReader):
+    with pytest.raises(InterruptedReadError), reader.at_most(0.0), reader.snapshot():
+        reader._rows("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+    assert not reader._connection.in_transaction
+    assert reader.read_overview().active is not None
