@@ -49,7 +49,7 @@ def alternate(runs: Sequence[Callable[[], object]], rounds: int, device: torch.d
 
 @dataclass(frozen=True)
 class Quality:
-    """What codes of some rows are worth; the words are those of the project's README."""
+    """What codes of some rows are worth; the words are those of docs/design.md."""
 
     error: float
     unique_rate: float

@@ -26,9 +26,7 @@ SEMID = [sys.executable, "-m", "semid_daemon"]
 
 
 def semid(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SEMID, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment()
-    )
+    return subprocess.run([*SEMID, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment())
 
 
 def environment() -> dict[str, str]:
@@ -324,7 +322,7 @@ def test_once_without_a_drop_directory(small: Path):
         "main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "run", "--once", "-q", "-c", str(small / "semid.toml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if line.startswith("semid: ")] == [
         f"semid: source missing: {small / 'drop'}: No such file or directory"

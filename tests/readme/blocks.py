@@ -1,4 +1,4 @@
-"""README taken apart: its fenced blocks, the commands and the SQL statements in them."""
+"""The fenced blocks of README.md and docs/*.md, and the commands and SQL statements in them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, the heading above it."""
+    """A fenced block: its document, its language, its text, the heading above it."""
 
+    document: Path
     language: str
     text: str
     heading: str
+
+    def __str__(self) -> str:
+        first = self.commands()[0] if self.language == "sh" else self.text.splitlines()[0]
+        return re.sub(r"\W+", "-", f"{self.document.stem} {self.heading} {first}").strip("-")
 
     def commands(self) -> list[str]:
         """The commands of an sh block, or those typed after "$ " in a console block, without comments."""
@@ -35,19 +41,20 @@ class Block:
         return found
 
     def statements(self) -> list[str]:
-        return [each.strip() for each in re.sub(r"--.*", "", self.text).split(";") if each.strip()]
+        return [text.strip() for text in re.sub(r"--.*", "", self.text).split(";") if text.strip()]
 
 
-def blocks() -> list[Block]:
+def blocks(document: Path) -> list[Block]:
+    """The fenced blocks of a Markdown file, in their order."""
     found: list[Block] = []
     heading = language = ""
     lines: list[str] | None = None
-    for line in README.read_text().splitlines():
+    for line in document.read_text().splitlines():
         if line.startswith("```"):
             if lines is None:
                 language, lines = line[3:], []
             else:
-                found.append(Block(language, "\n".join(lines), heading))
+                found.append(Block(document, language, "\n".join(lines), heading))
                 lines = None
         elif lines is not None:
             lines.append(line)

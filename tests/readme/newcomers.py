@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.readme.blocks import ROOT
 
 # The shell of sqlite3, where the machine has none.
 _SQLITE3 = """#!{python}
@@ -40,8 +40,8 @@ class Newcomer:
             "OMP_NUM_THREADS": "1",  # where others compute too, threads that wait for each other crawl
         }
 
-    def type(self, command: str, cwd: Path | None = None, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run what a line of README says, stderr together with stdout as a terminal shows them."""
+    def type(self, command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run what a line of a document says, stderr together with stdout as a terminal shows them."""
         return subprocess.run(
             ["bash", "-c", command],
             cwd=cwd or self.home,
@@ -50,7 +50,6 @@ class Newcomer:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=timeout_s,
         )
 
 
@@ -61,7 +60,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
     packages = tmp_path_factory.mktemp("packages")
 
     def run(*command: str | Path) -> None:
-        done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=280)
+        done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", packages, ".")

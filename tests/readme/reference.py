@@ -1,4 +1,4 @@
-"""README's reference of semid.toml, made from the code: `python tests/readme/reference.py` writes it anew."""
+"""The tables of docs/settings.md, made from semid_daemon/config.py: `python tests/readme/reference.py` writes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from semid_daemon.config import TEMPLATE, Config
 
-README = Path(__file__).parents[2] / "README.md"
+SETTINGS = Path(__file__).parents[2] / "docs" / "settings.md"
 _BEGIN, _END = "<!-- reference of semid.toml -->\n", "<!-- end of the reference -->\n"
 _KEY = re.compile(r"(?:# )?(\w+) = (.+?)(?:\s+# (.*))?")
 
@@ -73,13 +73,13 @@ def _plain(text: str) -> str:
 
 
 def written() -> str:
-    """What README has of it."""
-    return README.read_text().split(_BEGIN)[1].split(_END)[0].strip("\n") + "\n"
+    """The tables as docs/settings.md has them."""
+    return SETTINGS.read_text().split(_BEGIN)[1].split(_END)[0].strip("\n") + "\n"
 
 
 def write() -> None:
-    before, rest = README.read_text().split(_BEGIN)
-    README.write_text(f"{before}{_BEGIN}\n{reference()}\n{_END}{rest.split(_END)[1]}")
+    before, rest = SETTINGS.read_text().split(_BEGIN)
+    SETTINGS.write_text(f"{before}{_BEGIN}\n{reference()}\n{_END}{rest.split(_END)[1]}")
 
 
 if __name__ == "__main__":

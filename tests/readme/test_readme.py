@@ -1,4 +1,4 @@
-"""README is true: the tour typed as printed, every command and SQL statement run, the references equal to the code."""
+"""README.md and docs/ are true: consoles typed, commands, statements and examples run, tables equal to the code."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ import pytest
 
 from semid_daemon.config import parse_config
 from tests.catalogues import drop_npz
-from tests.readme.blocks import README, Block, blocks, pattern
-from tests.readme.newcomers import ROOT, Newcomer, newcomer  # noqa: F401 (a fixture)
+from tests.readme.blocks import DOCUMENTS, ROOT, Block, blocks, pattern
+from tests.readme.newcomers import Newcomer, newcomer  # noqa: F401 (a fixture)
 from tests.readme.reference import reference, written
 
-BLOCKS = blocks()
-PROGRESS = re.compile(
-    r"INFO .*: [\d,]+ of [\d,]+ (steps|rows), .*"
-)  # told every ten seconds, where a machine takes so long
+# Everything here waits for real commands: the machine sets the pace.
+pytestmark = pytest.mark.timeout(3600)
+
+TEXTS = {document: document.read_text() for document in DOCUMENTS}
+BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+# Told every ten seconds, on a machine that takes so long.
+PROGRESS = re.compile(r"INFO .*: [\d,]+ of [\d,]+ (steps|rows|bytes), .*")
 # What a test cannot do here, and why that is no loss.
 DEMO = "semid demo --dir catalogue"  # the tour's first command, run once for all tests
 LIVE = ("By hand", "From one generation to the next")  # sections whose commands ask a daemon
@@ -46,7 +49,7 @@ NOT_RUN = {
 
 @pytest.fixture(scope="module")
 def catalogue(newcomer: Newcomer) -> Path:
-    """The demo's catalogue, under the name that README's examples have for one."""
+    """The demo's catalogue, under the name that the examples have for one."""
     done = newcomer.type(DEMO)
     assert done.returncode == 0, done.stdout
     (newcomer.home / "demo.txt").write_text(done.stdout)
@@ -66,16 +69,26 @@ def test_the_packages_are_whole(newcomer: Newcomer):
     listed = subprocess.run(
         ["tar", "-tzf", newcomer.packages / names[1]], capture_output=True, text=True, check=True
     ).stdout
-    for path in ("README.md", "LICENSE", "systemd/gpu.conf", "tests/conftest.py", "benchmarks/soak.py"):
+    for path in (
+        "README.md",
+        "LICENSE",
+        "systemd/gpu.conf",
+        "docs/settings.md",
+        "tests/conftest.py",
+        "benchmarks/soak.py",
+    ):
         assert f"semid-{version}/{path}\n" in listed
 
 
-def test_the_tour_is_what_a_newcomer_sees(newcomer: Newcomer, catalogue: Path):
-    """One shell for each command, in the directory that the tour has reached."""
-    tour = [each for each in BLOCKS if each.language == "console" and each.heading == "Five minutes"]
-    assert tour
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if "```console" in TEXTS[path]], ids=lambda path: path.name
+)
+def test_consoles_are_what_a_newcomer_sees(document: Path, newcomer: Newcomer, catalogue: Path):
+    """One shell for each command, in the directory that the document has reached."""
     cwd = newcomer.home
-    for block in tour:
+    for block in BLOCKS:
+        if block.document != document or block.language != "console":
+            continue
         for command, printed in block.typed():
             if command.startswith("cd "):
                 cwd = cwd / command[3:]
@@ -92,9 +105,7 @@ def test_the_tour_is_what_a_newcomer_sees(newcomer: Newcomer, catalogue: Path):
                 assert pattern(expected).fullmatch(line), f"$ {command}\n{line}\n{expected}"
 
 
-@pytest.mark.parametrize(
-    "block", [each for each in BLOCKS if each.language == "sh"], ids=lambda each: each.heading.replace(" ", "-")
-)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "sh"], ids=str)
 def test_every_command_runs(block: Block, newcomer: Newcomer, catalogue: Path):
     if block.heading == "From one generation to the next":  # something new to learn from
         with np.load(catalogue / "done/packages-1.npz") as arrays:
@@ -110,7 +121,7 @@ def test_every_command_runs(block: Block, newcomer: Newcomer, catalogue: Path):
 def run_as_printed(command: str, newcomer: Newcomer) -> None:
     words = shlex.split(command)
     words = words[1:] if words[0] == "sudo" else words
-    if any(command.removeprefix("sudo ").startswith(each) for each in NOT_RUN):
+    if any(command.removeprefix("sudo ").startswith(name) for name in NOT_RUN):
         return
     if words[:2] == ["semid", "run"] and "--once" not in words:
         with daemon(newcomer):
@@ -138,7 +149,6 @@ def daemon(newcomer: Newcomer) -> Iterator[None]:
     address = newcomer.home / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
-        manager.settimeout(60)
         environment = {**newcomer.environment, "NOTIFY_SOCKET": str(address)}
         command = ["semid", "run", "-c", "catalogue/semid.toml"]
         process = subprocess.Popen(command, cwd=newcomer.home, env=environment, stderr=subprocess.DEVNULL)
@@ -147,7 +157,7 @@ def daemon(newcomer: Newcomer) -> Iterator[None]:
                 pass
             yield
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
+            assert process.wait() == 0
         finally:
             process.kill()
             process.wait()
@@ -155,7 +165,7 @@ def daemon(newcomer: Newcomer) -> Iterator[None]:
 
 
 def test_every_statement_runs(catalogue: Path):
-    statements = [each for block in BLOCKS if block.language == "sql" for each in block.statements()]
+    statements = [statement for block in BLOCKS if block.language == "sql" for statement in block.statements()]
     assert len(statements) >= 5
     with sqlite3.connect(f"{(catalogue / 'state/semid.db').as_uri()}?mode=ro", uri=True) as connection:
         for statement in statements:
@@ -163,10 +173,10 @@ def test_every_statement_runs(catalogue: Path):
     connection.close()
 
 
-@pytest.mark.parametrize("number", [n for n, each in enumerate(BLOCKS) if each.language == "python"])
-def test_every_python_example_runs(number: int, newcomer: Newcomer, catalogue: Path):
-    script = newcomer.home / f"example-{number}.py"
-    script.write_text(BLOCKS[number].text)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+def test_every_python_example_runs(block: Block, newcomer: Newcomer, catalogue: Path):
+    script = newcomer.home / "example.py"
+    script.write_text(block.text)
     done = newcomer.type(f"python {script.name}")
     missing = re.search(r"No module named '(duckdb|pandas|polars)'", done.stdout)
     if missing:
@@ -175,10 +185,10 @@ def test_every_python_example_runs(number: int, newcomer: Newcomer, catalogue: P
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
-    assert {each.language for each in BLOCKS} <= {"sh", "console", "sql", "python", "text", "toml", "prometheus"}
-    toml = [each for each in BLOCKS if each.language == "toml"]
-    for block in toml:
-        parse_config(block.text.encode(), source="README.md", root=Path("/x"))
+    assert {block.language for block in BLOCKS} <= {"sh", "console", "sql", "python", "text", "toml"}
+    for block in BLOCKS:
+        if block.language == "toml":
+            parse_config(block.text.encode(), source=block.document.name, root=Path("/x"))
 
 
 def test_the_reference_of_the_settings_is_the_code():
@@ -189,7 +199,7 @@ def test_the_views_are_those_of_the_database(catalogue: Path):
     """Every view, with all of its columns in their order."""
     told = {
         name: re.findall(r"\w+", columns)
-        for name, columns in re.findall(r"^\| `(\w+)` \| `([\w, ]+)`", README.read_text(), re.MULTILINE)
+        for name, columns in re.findall(r"^\| `(\w+)` \| `([\w, ]+)`", TEXTS[ROOT / "docs/sql.md"], re.MULTILINE)
     }
     with sqlite3.connect(f"{(catalogue / 'state/semid.db').as_uri()}?mode=ro", uri=True) as connection:
         views = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
@@ -200,22 +210,37 @@ def test_the_views_are_those_of_the_database(catalogue: Path):
     }
 
 
-def test_every_command_and_every_link_is_there(newcomer: Newcomer):
-    text = README.read_text()
+def test_every_command_and_every_benchmark_is_told(newcomer: Newcomer):
+    text = "".join(TEXTS.values())
     commands = newcomer.type("python -c 'from semid_daemon.cli.main import main; print(*main.commands)'").stdout.split()
     assert [name for name in commands if f"semid {name}" not in text] == []
     assert "More:" not in newcomer.type("semid --help").stdout, "put it into a section of cli_group"
     scripts = [path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
-    assert [name for name in scripts if f"python benchmarks/{name}" not in text] == []
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (ROOT / target).exists(), target
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text.splitlines()
-        if line.startswith("#")
-    }
-    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
-        assert anchor in headings, anchor
+    assert [name for name in scripts if f"python benchmarks/{name}" not in TEXTS[ROOT / "docs/benchmarks.md"]] == []
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(document: Path):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[document]):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), target
+        assert path.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(TEXTS[path]), target
+
+
+def test_every_document_is_linked_from_the_entrance():
+    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", TEXTS[ROOT / "README.md"]))
+    assert linked == {f"docs/{path.name}" for path in (ROOT / "docs").iterdir()}
 
 
 def test_completion_of_the_shell(newcomer: Newcomer):
