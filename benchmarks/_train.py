@@ -238,9 +238,6 @@ def _train_grid(rows_ND: FloatArray, size: int, normalize: bool, device: Device)
         normalize_residuals=normalize,
         seed=0,
         device=device,
-        max_steps=30,
-        batch_rows=2048,
-        init_buffer_size=max(3072, size),
     )
     for _ in trainer.train(rows_ND):
         pass

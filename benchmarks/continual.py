@@ -26,7 +26,7 @@ from semid_daemon.base.types import Codebooks, FloatArray
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.codebooks.trainers import make_trainer
 from semid_daemon.command_client import submit
-from semid_daemon.config import TEMPLATE, Config, load_config
+from semid_daemon.config import Config, load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.store.read.compare import Comparing
@@ -70,7 +70,7 @@ def _packages(data: Path | None, sample: Path) -> tuple[Path, list[Path]]:
 
 def _catalogue(root: Path) -> Config:
     root.mkdir()
-    (root / "semid.toml").write_text(TEMPLATE.replace("min_rows = 3072", "min_rows = 2048"), encoding="utf-8")
+    (root / "semid.toml").write_text(template().replace("min_rows = 3072", "min_rows = 2048"), encoding="utf-8")
     return load_config(root / "semid.toml")
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
+import textwrap
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from semid_daemon.base.drop_file import FieldNames
 from semid_daemon.base.errors import ConfigError
 
 DEFAULT_NAME = "semid.toml"
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-NonNegative = Annotated[int, msgspec.Meta(ge=0)]
-FieldName = Annotated[str, msgspec.Meta(min_length=1)]
-Device = Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
+_COMMENT_COLUMN = 25  # of the file that `semid init` writes
+_TEMPLATE_WIDTH = 120
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+FieldName = Annotated[str, Meta(min_length=1)]
+Device = Annotated[str, Meta(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,60 +34,133 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Paths(_Section, frozen=True):
     """Directories; relative ones start at the directory of semid.toml."""
 
-    drop: str = "drop"
-    done: str = "done"
-    rejected: str = "rejected"
-    state: str = "state"
+    drop: Annotated[str, Meta(description="producers put files of embeddings here (write elsewhere, rename in)")] = (
+        "drop"
+    )
+    done: Annotated[str, Meta(description="a file is moved here once all of its rows are committed")] = "done"
+    rejected: Annotated[
+        str, Meta(description="unusable files are moved here, each with <name>.reason.txt beside it")
+    ] = "rejected"
+    state: Annotated[str, Meta(description="the database, the codebooks, the lock")] = "state"
 
 
 class Drop(_Section, frozen=True):
-    """How files are noticed, and what becomes of them."""
+    """How files are noticed, and where they go afterwards."""
 
-    on_done: Literal["move", "keep", "delete"] = "move"
-    settle_ms: Annotated[int, msgspec.Meta(ge=10, le=600_000)] = 200
-    incomplete_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 10.0
-    rescan_s: Annotated[float, msgspec.Meta(ge=0.1, le=3_600)] = 30.0
+    on_done: Annotated[
+        Literal["move", "keep", "delete"],
+        Meta(description='finished files: "move" to paths.done, "keep" in place, or "delete"'),
+    ] = "move"
+    settle_ms: Annotated[
+        int,
+        Meta(ge=10, le=600_000, description="a file is read once two checks this far apart find it unchanged"),
+    ] = 200
+    incomplete_grace_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="a file shorter than its header says is rejected once it is unchanged for this long",
+        ),
+    ] = 10.0
+    rescan_s: Annotated[
+        float,
+        Meta(ge=0.1, le=3_600, description="the directory is scanned this often even when no change is reported"),
+    ] = 30.0
 
 
 class Quantizer(_Section, frozen=True):
-    """What a generation is made of, and the device that computes."""
+    """The shape of a generation, and the device that computes."""
 
-    dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
-    layers: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
-    codebook_size: Annotated[int, msgspec.Meta(ge=2, le=65_536)] = 256
-    normalize_residuals: bool = True
-    balanced: bool = False
-    beam_width: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    seed: NonNegative = 42
-    device: Device = "auto"
+    dim: Annotated[
+        Annotated[int, Meta(ge=1, le=65_536)] | None,
+        Meta(description="length of an embedding; default: that of the first file", examples=[384]),
+    ] = None
+    layers: Annotated[int, Meta(ge=1, le=16, description="codes per semantic ID")] = 3
+    codebook_size: Annotated[int, Meta(ge=2, le=65_536, description="centroids per layer")] = 256
+    normalize_residuals: Annotated[
+        bool, Meta(description="L2-normalize every layer's input (the first layer's too)")
+    ] = True
+    balanced: Annotated[
+        bool, Meta(description="even buckets, at the price of a higher error and of slower encoding")
+    ] = False
+    beam_width: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="partial codes kept while a row is encoded; more give a lower error and take longer",
+        ),
+    ] = 1
+    seed: Annotated[NonNegative, Meta(description="random seed: the same rows give the same codebooks")] = 42
+    device: Annotated[
+        Device, Meta(description='"auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA where there is one')
+    ] = "auto"
 
 
 class Training(_Section, frozen=True):
     """The training that publishes generation 1."""
 
-    trainer: Literal["lloyd", "grid"] = "lloyd"
-    min_rows: Positive = 3072
-    max_memory_mb: Annotated[int, msgspec.Meta(ge=16)] = 2048
-    iterations: Positive = 100
-    tolerance: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 1e-4
-    epochs: NonNegative = 2
-    grid_steps: Positive = 30
-    grid_batch_rows: Positive = 2048
-    grid_init_buffer_size: Positive = 3072
+    trainer: Annotated[
+        Literal["lloyd", "grid"],
+        Meta(description='"lloyd", or "grid" for the mini-batch schedule of GRID\'s rkmeans_train_flat'),
+    ] = "lloyd"
+    min_rows: Annotated[Positive, Meta(description="rows to gather before the first training")] = 3072
+    max_memory_mb: Annotated[
+        int, Meta(ge=16, description="memory for training rows; where all rows need more, a sample is trained on")
+    ] = 2048
+    iterations: Annotated[Positive, Meta(description="lloyd: maximum iterations per layer")] = 100
+    tolerance: Annotated[
+        float,
+        Meta(ge=0, lt=1, description="lloyd: a layer is done when its loss falls by less than this share"),
+    ] = 1e-4
+    epochs: Annotated[NonNegative, Meta(description="lloyd: passes over all rows after training on a sample")] = 2
 
 
 class Ingest(_Section, frozen=True):
     """How rows are committed."""
 
-    chunk_rows: Annotated[int, msgspec.Meta(ge=16, le=1_000_000)] = 32768
-    on_existing: Literal["keep", "replace"] = "keep"
-    on_zero: Literal["reject", "encode"] = "reject"
-    fairness: Literal["turns", "order"] = "turns"
-    retry_s: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 5.0
-    watchdog_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
-    max_wal_mb: Annotated[int, msgspec.Meta(ge=16)] = 1024
-    vector_field: FieldName | None = None
-    id_field: FieldName | None = None
+    chunk_rows: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=1_000_000,
+            description="maximum rows per transaction; rows are read and encoded in parts of at most 64 MB",
+        ),
+    ] = 32768
+    on_existing: Annotated[
+        Literal["keep", "replace"],
+        Meta(description='an item that already has an ID: "keep" it, or "replace" it by that of the newest row'),
+    ] = "keep"
+    on_zero: Annotated[
+        Literal["reject", "encode"],
+        Meta(description='vectors of zeros: "reject" the row, or "encode" it like any other; both are counted'),
+    ] = "reject"
+    fairness: Annotated[
+        Literal["turns", "order"],
+        Meta(description='"turns": small files do not wait for a huge one to end; "order": first come, first served'),
+    ] = "turns"
+    retry_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3_600,
+            description="pause after the first machine fault with a file; doubles with each further one, up to 1 h",
+        ),
+    ] = 5.0
+    watchdog_s: Annotated[
+        float,
+        Meta(ge=0, description="end the daemon when the device computes longer than this on one chunk; 0: never"),
+    ] = 600.0
+    max_wal_mb: Annotated[
+        int, Meta(ge=16, description="stop writing while open readers keep the write-ahead log larger than this")
+    ] = 1024
+    vector_field: Annotated[
+        FieldName | None, Meta(description="field of the vectors, if its name is not recognized", examples=["clip"])
+    ] = None
+    id_field: Annotated[
+        FieldName | None, Meta(description="field of the item IDs; a file without it needs a sidecar", examples=["sku"])
+    ] = None
 
     @property
     def fields(self) -> FieldNames:
@@ -88,29 +168,82 @@ class Ingest(_Section, frozen=True):
 
 
 class Generations(_Section, frozen=True):
-    """How a generation goes on once it is published, and how the next one comes about."""
+    """How a published generation follows new rows, and when the next one is prepared."""
 
-    mode: Literal["continual", "assign", "train"] = "continual"
-    forgetting: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.3
-    retrain_share: Annotated[float, msgspec.Meta(gt=0)] = 0.5
-    refresh: Literal["ask", "prepare", "auto"] = "ask"
-    drift_error_ratio: Annotated[float, msgspec.Meta(gt=1)] = 1.04
-    drift_js: Annotated[float, msgspec.Meta(gt=0)] = 0.05
-    drift_window_rows: Positive = 8192
-    keep_embeddings: Literal["auto", "files", "spool", "nothing"] = "auto"
-    keep_retired: NonNegative = 2
-    collisions: Literal["suffix", "next-best", "shared"] = "suffix"
-    bucket_capacity: Positive = 1
+    mode: Annotated[
+        Literal["continual", "assign", "train"],
+        Meta(
+            description='new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes,'
+            ' "train" prepares a new generation as soon as retrain_share has come'
+        ),
+    ] = "continual"
+    forgetting: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="share of its past that a candidate forgets while as many rows arrive as the catalogue holds",
+        ),
+    ] = 0.3
+    retrain_share: Annotated[
+        float,
+        Meta(gt=0, description='"train": as a share of the rows that the active generation was trained on'),
+    ] = 0.5
+    refresh: Annotated[
+        Literal["ask", "prepare", "auto"],
+        Meta(description='on drift: "ask" only reports it, "prepare" prepares a generation, "auto" also promotes it'),
+    ] = "ask"
+    drift_error_ratio: Annotated[
+        float,
+        Meta(
+            gt=1, description="recommend a refresh when the error of recent rows is this many times that without drift"
+        ),
+    ] = 1.04
+    drift_js: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="recommend a refresh when a layer's code usage diverges this much (Jensen-Shannon, in bits)",
+        ),
+    ] = 0.05
+    drift_window_rows: Annotated[
+        Positive, Meta(description="recent rows over which drift is measured (approximate)")
+    ] = 8192
+    keep_embeddings: Annotated[
+        Literal["auto", "files", "spool", "nothing"],
+        Meta(
+            description='embeddings kept for encoding all items again: "files" (the finished files), "spool" (float16'
+            ' copies in the state directory), or "nothing"; "auto": the files, or the spool where drop.on_done deletes'
+            " them"
+        ),
+    ] = "auto"
+    keep_retired: Annotated[
+        NonNegative, Meta(description="former generations kept for `semid rollback`; older ones are deleted")
+    ] = 2
+    collisions: Annotated[
+        Literal["suffix", "next-best", "shared"],
+        Meta(
+            description='items of one semantic ID: "suffix" numbers them; "next-best" gives items beyond'
+            ' bucket_capacity the nearest last code with room; "shared" gives all of them suffix 0'
+        ),
+    ] = "suffix"
+    bucket_capacity: Annotated[Positive, Meta(description='"next-best": items per semantic ID')] = 1
 
 
 class Monitoring(_Section, frozen=True):
-    """What other programs see of the daemon while it runs."""
+    """Metrics for other programs."""
 
-    metrics_textfile: str | None = None
+    metrics_textfile: Annotated[
+        str | None,
+        Meta(
+            description="Prometheus metrics, written every 10 s: a file in node_exporter's textfile directory",
+            examples=["semid.prom"],
+        ),
+    ] = None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole of semid.toml. `root` is the directory that relative paths start at."""
+    """All of semid.toml. `root` is the directory that relative paths start at."""
 
     paths: Paths = Paths()
     drop: Drop = Drop()
@@ -168,6 +301,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.state_dir / "commands"
 
 
+_GRID_SCHEDULE = 'trainer = "grid" uses GRID\'s own schedule; remove the line'
+
+# Settings of earlier versions, `section.key` or `section.key = value`, and what to do about them.
+_REMOVED = {
+    "training.grid_steps": _GRID_SCHEDULE,
+    "training.grid_batch_rows": _GRID_SCHEDULE,
+    "training.grid_init_buffer_size": _GRID_SCHEDULE,
+}
+
+
 def find_config(path: Path | None) -> Path:
     """The configuration file to use: `path`, else $SEMID_CONFIG, else ./semid.toml."""
     if path is not None:
@@ -195,6 +338,7 @@ def parse_config(text: bytes, *, source: str, root: Path) -> Config:
         raw = msgspec.toml.decode(text)
         if "root" in raw:
             raise msgspec.ValidationError("Object contains unknown field `root`")
+        _check_removed(raw, source)
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_name_the_key(str(error))}") from None
@@ -203,6 +347,15 @@ def parse_config(text: bytes, *, source: str, root: Path) -> Config:
     config = msgspec.structs.replace(config, root=root)
     _check_together(config, source)
     return config
+
+
+def _check_removed(raw: dict[str, Any], source: str) -> None:
+    """Raise ConfigError for a setting of an earlier version, with what to do about it."""
+    for section, settings in raw.items():
+        for key, value in settings.items() if isinstance(settings, dict) else ():
+            for setting in (f"{section}.{key}", f"{section}.{key} = {json.dumps(value, default=str)}"):
+                if setting in _REMOVED:
+                    raise ConfigError(f"{source}: {setting} is no longer a setting: {_REMOVED[setting]}")
 
 
 def _name_the_key(message: str) -> str:
@@ -228,10 +381,6 @@ def _check_together(config: Config, source: str) -> None:
             f'{source}: generations.keep_embeddings: "files" are not kept with drop.on_done = "delete";'
             ' choose "spool", "nothing", or another drop.on_done'
         )
-    if config.training.trainer == "grid" and config.training.grid_init_buffer_size < codes:
-        raise ConfigError(
-            f"{source}: training.grid_init_buffer_size: must be at least quantizer.codebook_size = {codes}"
-        )
     directories = {
         "paths.drop": config.drop_dir,
         "paths.done": config.done_dir,
@@ -247,71 +396,47 @@ def _check_together(config: Config, source: str) -> None:
             )
 
 
-TEMPLATE = """\
-# semid.toml: one catalogue. Every key is optional; the values shown are the defaults.
-# Relative paths start at the directory of this file.
+def sections() -> dict[str, tuple[msgspec.inspect.Field, ...]]:
+    """The tables of semid.toml and their keys, in order."""
+    whole = msgspec.inspect.type_info(Config)
+    assert isinstance(whole, msgspec.inspect.StructType)
+    return {
+        section.name: section.type.fields
+        for section in whole.fields
+        if isinstance(section.type, msgspec.inspect.StructType)
+    }
 
-[paths]
-drop = "drop"            # producers put files of embeddings here (write elsewhere, rename in)
-done = "done"            # where a file goes once all of its rows are committed
-rejected = "rejected"    # where a file goes that cannot be used, with <name>.reason.txt beside it
-state = "state"          # the database, the codebooks, the lock
 
-[drop]
-on_done = "move"         # finished files: "move" to paths.done, "keep" in place, or "delete"
-settle_ms = 200          # a file is read once two looks this far apart find it unchanged
-incomplete_grace_s = 10  # a file shorter than its header says is rejected after resting this long
-rescan_s = 30            # the directory is scanned this often even when nothing was heard of it
+def template() -> str:
+    """The text of a new semid.toml: every key with its default value and what it means."""
+    lines = [
+        "# semid.toml: one catalogue. Every key is optional; the values shown are the defaults.",
+        "# Relative paths start at the directory of this file.",
+    ]
+    for section, keys in sections().items():
+        lines += ["", f"[{section}]", *itertools.chain.from_iterable(map(_template_lines, keys))]
+    return "\n".join(lines) + "\n"
 
-[quantizer]
-# dim = 384              # length of an embedding; learnt from the first file if absent
-layers = 3               # codes per semantic ID
-codebook_size = 256      # centroids per layer
-normalize_residuals = true   # L2-normalize every layer's input (the first layer's too)
-balanced = false         # even buckets, at the price of a higher error and of slower encoding
-beam_width = 1           # partial codes kept while a row's are searched; more is better and slower
-seed = 42                # of everything random: the same rows give the same codebooks
-device = "auto"          # "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" takes CUDA where there is one
 
-[training]
-trainer = "lloyd"        # "lloyd", or "grid" for the mini-batch schedule of GRID's rkmeans_train_flat
-min_rows = 3072          # rows to gather before the first training
-max_memory_mb = 2048     # training rows are a sample no larger than this
-iterations = 100         # lloyd: at most so many per layer and run
-tolerance = 1e-4         # lloyd: a layer is done when its loss falls by less than this share
-epochs = 2               # lloyd: passes over all rows afterwards, where only a sample fits in max_memory_mb
-grid_steps = 30          # grid: steps in all, shared out over the layers
-grid_batch_rows = 2048   # grid: rows per step
-grid_init_buffer_size = 3072   # grid: rows that k-means++ draws a layer's first centroids from
+def _template_lines(field: msgspec.inspect.Field) -> list[str]:
+    """`key = value   # description`; a key without a default is commented out and shows an example."""
+    assert isinstance(field.type, msgspec.inspect.Metadata)
+    about: dict[str, Any] = field.type.extra_json_schema or {}
+    if field.default is None:
+        key = f"# {field.name} = {toml_value(about['examples'][0])}"
+    else:
+        key = f"{field.name} = {toml_value(field.default)}"
+    # A key too long for its column pushes the first line of its comment to the right.
+    key = f"{key:<{_COMMENT_COLUMN}}" if len(key) < _COMMENT_COLUMN else f"{key}   "
+    return textwrap.wrap(
+        f"# {about['description']}",
+        _TEMPLATE_WIDTH,
+        initial_indent=key,
+        subsequent_indent=f"{'':<{_COMMENT_COLUMN}}# ",
+        break_on_hyphens=False,
+    )
 
-[ingest]
-chunk_rows = 32768       # rows per transaction at most; they are read and encoded in parts of 64 MB at most
-on_existing = "keep"     # an item that has an ID: "keep" it for ever, or "replace" it by that of its newest row
-on_zero = "reject"       # vectors of zeros: "reject" the row, or "encode" it like any other; counted either way
-fairness = "turns"       # "turns": small files do not wait for a huge one to end; "order": first come, first served
-retry_s = 5              # pause after the machine's first fault with a file; doubled each time, an hour at most
-watchdog_s = 600         # end the daemon when the device computes on one chunk for longer than this; 0 never
-max_wal_mb = 1024        # wait for readers to end when they let the write-ahead log grow beyond this
-# vector_field = "clip"  # the field of vectors in drop files, where it is none of those found by themselves
-# id_field = "sku"       # the field of item IDs; a file without it needs a sidecar
 
-[generations]
-mode = "continual"       # new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes,
-                         # "train" prepares a new generation as soon as retrain_share has come
-forgetting = 0.3         # share of what a candidate has learned that it forgets while the catalogue comes once more
-retrain_share = 0.5      # "train": as a share of the rows that the active generation was trained on
-refresh = "ask"          # drift: "ask" only says so, "prepare" prepares a generation, "auto" also promotes it
-drift_error_ratio = 1.04 # recommend a refresh when new rows' error is so many times what it would be without drift,
-drift_js = 0.05          # or their use of some layer's codes differs so much (Jensen-Shannon, in bits, 0 to 1),
-drift_window_rows = 8192 # over about so many recent rows
-keep_embeddings = "auto" # to encode all again: "files" (those that were finished), "spool" (float16 copies in the
-                         # state directory), "nothing"; "auto": files, or the spool where drop.on_done deletes them
-keep_retired = 2         # former generations that one can go back to; older ones are deleted
-collisions = "suffix"    # items of one semantic ID: told apart by a "suffix"; "next-best": beyond bucket_capacity
-                         # items the nearest last code with room; "shared": one ID for all, suffix 0
-bucket_capacity = 1      # "next-best": items per semantic ID
-
-[monitoring]
-# metrics_textfile = "semid.prom"   # figures for Prometheus, every 10 s: in the directory that node_exporter was
-                         # given with --collector.textfile.directory
-"""
+def toml_value(value: object) -> str:
+    """A value of a setting as semid.toml has it."""
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)

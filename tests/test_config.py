@@ -1,11 +1,12 @@
 """semid.toml: the template is the defaults; everything wrong is refused by its key's name."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from semid_daemon.base.errors import ConfigError
-from semid_daemon.config import TEMPLATE, Config, find_config, load_config, parse_config
+from semid_daemon.config import Config, find_config, load_config, parse_config, template
 
 
 def parse(text: str) -> Config:
@@ -13,15 +14,22 @@ def parse(text: str) -> Config:
 
 
 def test_template_shows_the_defaults():
-    assert parse(TEMPLATE) == parse("") == Config(root=Path("/catalogue"))
+    assert parse(template()) == parse("") == Config(root=Path("/catalogue"))
 
 
-def test_template_names_every_key():
+def test_template_names_and_explains_every_key():
+    text = template()
+    assert all(len(line) <= 120 for line in text.splitlines())
     for section in [name for name in Config.__struct_fields__ if name != "root"]:
-        fields = getattr(Config(), section).__struct_fields__
-        assert f"[{section}]" in TEMPLATE
-        for field in fields:
-            assert f"\n{field} = " in TEMPLATE or f"\n# {field} = " in TEMPLATE
+        (keys,) = re.findall(rf"^\[{section}\]\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+        for field in getattr(Config(), section).__struct_fields__:
+            assert re.search(rf"^(# )?{field} = \S+ +# \S+", keys, re.MULTILINE), f"{section}.{field}"
+
+
+def test_examples_of_keys_without_a_default_are_valid():
+    config = parse(re.sub(r"^# (\w+ = )", r"\1", template(), flags=re.MULTILINE))
+    assert (config.quantizer.dim, config.ingest.vector_field, config.ingest.id_field) == (384, "clip", "sku")
+    assert config.metrics_textfile == Path("/catalogue/semid.prom")
 
 
 def test_paths_start_at_the_file():
@@ -42,10 +50,6 @@ def test_paths_start_at_the_file():
         ('[training]\ntrainer = "adam"', "training.trainer: Invalid enum value 'adam'"),
         ("[training]\nmin_rows = 100", "training.min_rows: 100 rows cannot fill quantizer.codebook_size = 256"),
         (
-            '[training]\ntrainer = "grid"\ngrid_init_buffer_size = 100',
-            "training.grid_init_buffer_size: must be at least quantizer.codebook_size = 256",
-        ),
-        (
             '[drop]\non_done = "delete"\n[generations]\nkeep_embeddings = "files"',
             'generations.keep_embeddings: "files" are not kept with drop.on_done = "delete"',
         ),
@@ -59,6 +63,27 @@ def test_refusals_name_the_key(text: str, message: str):
         parse(text)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "advice"),
+    [
+        ("[training]\ngrid_steps = 30", "training.grid_steps", "uses GRID's own schedule; remove the line"),
+        ("[training]\ngrid_batch_rows = 9", "training.grid_batch_rows", "uses GRID's own schedule; remove the line"),
+        (
+            "[training]\ngrid_init_buffer_size = 9",
+            "training.grid_init_buffer_size",
+            "uses GRID's own schedule; remove the line",
+        ),
+    ],
+)
+def test_settings_of_earlier_versions_are_refused_with_what_to_do(text: str, setting: str, advice: str):
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    message = str(refused.value)
+    assert message.startswith(f"semid.toml: {setting} is no longer a setting: ")
+    assert message.endswith(advice)
+    assert refused.value.exit_code == 78
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path):

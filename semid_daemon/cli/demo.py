@@ -12,7 +12,7 @@ import click
 
 from semid_daemon.base.errors import ConfigError, SemidError
 from semid_daemon.cli.main import item_text
-from semid_daemon.config import TEMPLATE, load_config
+from semid_daemon.config import load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.store.read.status import Reader
@@ -31,7 +31,7 @@ def run_demo(directory: Path | None, device: str) -> None:
         raise ConfigError(f"{root}: holds a catalogue already; choose an empty directory")
     root.mkdir(parents=True, exist_ok=True)
     settings = root / "semid.toml"
-    settings.write_text(TEMPLATE.replace('device = "auto"', f'device = "{device}"'), encoding="utf-8")
+    settings.write_text(template().replace('device = "auto"', f'device = "{device}"'), encoding="utf-8")
     config = load_config(settings)
     make_directories(config)
 

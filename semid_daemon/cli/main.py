@@ -17,7 +17,7 @@ from semid_daemon.cli import generations as cli_generations
 from semid_daemon.cli import transfer as cli_exchange
 from semid_daemon.cli.group import Group
 from semid_daemon.cli.options import config_option, escape, json_option
-from semid_daemon.config import DEFAULT_NAME, TEMPLATE, Config, find_config, load_config
+from semid_daemon.config import DEFAULT_NAME, Config, find_config, load_config, template
 from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.runtime.logs import Form, form_of_log
 from semid_daemon.store.read.status import Item, Reader, Status
@@ -63,7 +63,7 @@ def init(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / DEFAULT_NAME
     if not path.exists():
-        path.write_text(TEMPLATE, encoding="utf-8")
+        path.write_text(template(), encoding="utf-8")
     config = load_config(path)
     make_directories(config)
     with hold_state(config.state_dir):

@@ -14,6 +14,9 @@ class Trainer(Protocol):
     """Iterate `train(...)` to its end, and `refine(...)` where that was a sample; then read `codebooks`."""
 
     @property
+    def max_steps(self) -> int: ...
+
+    @property
     def codebooks(self) -> Codebooks: ...
 
     def train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]: ...
@@ -30,9 +33,6 @@ def make_trainer(quantizer: Quantizer, training: Training, device: Device) -> Tr
             normalize_residuals=quantizer.normalize_residuals,
             seed=quantizer.seed,
             device=device,
-            max_steps=training.grid_steps,
-            batch_rows=training.grid_batch_rows,
-            init_buffer_size=training.grid_init_buffer_size,
         )
     return LloydTrainer(
         n_layers=quantizer.layers,
@@ -50,8 +50,6 @@ def make_trainer(quantizer: Quantizer, training: Training, device: Device) -> Tr
 def training_settings(quantizer: Quantizer, training: Training, trained_rows: int) -> dict[str, str]:
     """How codebooks came about, for the metadata of their file."""
     settings: dict[str, object] = {"trainer": training.trainer, "seed": quantizer.seed, "trained_rows": trained_rows}
-    if training.trainer == "grid":
-        settings |= {"steps": training.grid_steps, "batch_rows": training.grid_batch_rows}
-    else:
+    if training.trainer == "lloyd":
         settings |= {"iterations": training.iterations, "tolerance": training.tolerance}
     return {key: str(value) for key, value in settings.items()}

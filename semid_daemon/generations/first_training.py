@@ -186,8 +186,7 @@ class FirstTraining:
         quantizer, training = self._config.quantizer, self._config.training
         trainer = make_trainer(quantizer, training, self._device)
         run = self._writer.next_training_run()
-        most = training.grid_steps if training.trainer == "grid" else quantizer.layers * training.iterations
-        with self._progress.task("training", most, "steps") as advance:
+        with self._progress.task("training", trainer.max_steps, "steps") as advance:
             steps = each_meanwhile(trainer.train(sample_ND), self._tick)
             if rest is not None:
                 # Here the reading of files sees to the heartbeat.

@@ -75,6 +75,11 @@ class LloydTrainer:
         self._steps = 0
 
     @property
+    def max_steps(self) -> int:
+        """How many iterations `train` takes at most, without those of restarts."""
+        return self._n_layers * self._iterations
+
+    @property
     def codebooks(self) -> Codebooks:
         """The trained codebooks. Raises RuntimeError before `train` has been run to its end."""
         if self._codebooks is None:

@@ -210,16 +210,16 @@ def test_finished_files_stay_or_go(catalogue: Config, clustered: Rows, policy: s
 
 
 def test_grid_schedule_is_selectable(catalogue: Config, clustered: Rows):
-    text = SMALL.replace("[training]", '[training]\ntrainer = "grid"\ngrid_batch_rows = 32\ngrid_init_buffer_size = 64')
+    text = SMALL.replace("[training]", '[training]\ntrainer = "grid"')
     config = parse_config(text.encode(), source="t", root=catalogue.root)
     drop_npz(config.drop_dir, "a.npz", ids("a", 200), clustered(200, 16))
     run(config)
     assert query(config, "SELECT count(*) FROM semantic_ids") == [(200,)]
-    # per layer 2 batches fill the buffer, 10 steps follow
+    # per layer 1 batch fills the buffer, 10 steps follow
     assert query(config, "SELECT layer, count(*) FROM metrics WHERE name = 'loss' GROUP BY layer") == [
-        (0, 12),
-        (1, 12),
-        (2, 12),
+        (0, 11),
+        (1, 11),
+        (2, 11),
     ]
 
 

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from semid_daemon.config import TEMPLATE, Config
+from semid_daemon.config import sections, toml_value
 
 SETTINGS = Path(__file__).parents[2] / "docs" / "settings.md"
 _BEGIN, _END = "<!-- reference of semid.toml -->\n", "<!-- end of the reference -->\n"
-_KEY = re.compile(r"(?:# )?(\w+) = (.+?)(?:\s+# (.*))?")
-
-
-def comments() -> dict[str, tuple[str, str]]:
-    """Value and comment of every key in the template that `semid init` writes, by `section.key`."""
-    found: dict[str, tuple[str, str]] = {}
-    section = last = ""
-    for line in TEMPLATE.splitlines():
-        if line.startswith("["):
-            section, last = line.strip("[]"), ""
-        elif line.startswith(" ") and last:
-            value, comment = found[last]
-            found[last] = (value, f"{comment} {line.strip().removeprefix('#').strip()}")
-        elif section and (match := _KEY.fullmatch(line)):
-            last = f"{section}.{match[1]}"
-            found[last] = ("" if line.startswith("#") else match[2], match[3] or "")
-    return found
 
 
 def allowed(kind: Any) -> str:
     """The values that a key takes, in words."""
     inspect = msgspec.inspect
     if isinstance(kind, inspect.UnionType):
-        return " or ".join(allowed(each) for each in kind.types if not isinstance(each, inspect.NoneType))
+        return " or ".join(allowed(member) for member in kind.types if not isinstance(member, inspect.NoneType))
     if isinstance(kind, inspect.LiteralType):
         return ", ".join(f'`"{value}"`' for value in kind.values)
     if isinstance(kind, inspect.BoolType):
@@ -53,16 +35,14 @@ def allowed(kind: Any) -> str:
 
 def reference() -> str:
     """The tables, one for each section."""
-    said = comments()
     lines = []
-    for section in msgspec.inspect.type_info(Config).fields:
-        if not isinstance(section.type, msgspec.inspect.StructType):
-            continue
-        lines += [f"**`[{section.name}]`**", "", "| key | default | values | |", "| --- | --- | --- | --- |"]
-        for field in section.type.fields:
-            value, comment = said[f"{section.name}.{field.name}"]
-            shown = f"`{value}`" if value else ""
-            lines.append(f"| `{field.name}` | {shown} | {allowed(field.type)} | {_plain(comment)} |")
+    for section, keys in sections().items():
+        lines += [f"**`[{section}]`**", "", "| key | default | values | |", "| --- | --- | --- | --- |"]
+        for field in keys:
+            assert isinstance(field.type, msgspec.inspect.Metadata)
+            about = field.type.extra_json_schema or {}
+            value = "" if field.default is None else f"`{toml_value(field.default)}`"
+            lines.append(f"| `{field.name}` | {value} | {allowed(field.type.type)} | {_plain(about['description'])} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -11,15 +11,19 @@ from torch import Tensor
 from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
 from semid_daemon.quantizer.distance import SquaredEuclideanDistance
 from semid_daemon.quantizer.grid.initializers import KMeansPlusPlusInitInitializer
-from semid_daemon.quantizer.grid.kmeans import MiniBatchKMeans
+from semid_daemon.quantizer.grid.kmeans import DEFAULT_INIT_BUFFER_SIZE, MiniBatchKMeans
 from semid_daemon.quantizer.grid.residual import ResidualQuantization
 from semid_daemon.quantizer.grid.train import train
+
+MAX_STEPS = 30  # of all layers together, which share them equally
+BATCH_ROWS = 2048
 
 
 class GridTrainer:
     """Mini-batch residual k-means, layer after layer, over consecutive batches of shuffled rows.
 
-    The interface of LloydTrainer: iterate `train(...)`, then read `codebooks`. On real embeddings this
+    Of GRID's settings only the buffer grows: to `n_clusters` rows, where that is more than GRID's 3,072.
+    The interface is LloydTrainer's: iterate `train(...)`, then read `codebooks`. On real embeddings this
     schedule leaves the later layers with few codes in use; it is here to reproduce GRID's results.
     """
 
@@ -31,19 +35,18 @@ class GridTrainer:
         normalize_residuals: bool,
         seed: int,
         device: torch.device,
-        max_steps: int,
-        batch_rows: int,
-        init_buffer_size: int,
     ) -> None:
         self._n_layers = n_layers
         self._n_clusters = n_clusters
         self._normalize = normalize_residuals
         self._seed = seed
         self._device = device
-        self._max_steps = max_steps
-        self._batch_rows = batch_rows
-        self._init_buffer_size = init_buffer_size
         self._codebooks: Codebooks | None = None
+
+    @property
+    def max_steps(self) -> int:
+        """How many steps `train` takes at most, without the batches that initialize a layer."""
+        return MAX_STEPS
 
     @property
     def codebooks(self) -> Codebooks:
@@ -55,6 +58,7 @@ class GridTrainer:
     def train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
         """Train on embeddings (N×D float32, finite); the loss is GRID's weighted squared error."""
         rows, dim = embeddings_ND.shape
+        buffer_rows = min(max(DEFAULT_INIT_BUFFER_SIZE, self._n_clusters), rows)
         distance = SquaredEuclideanDistance()
         generator = torch.Generator().manual_seed(self._seed)
         model = ResidualQuantization(
@@ -66,14 +70,14 @@ class GridTrainer:
                 initializer=KMeansPlusPlusInitInitializer(
                     self._n_clusters, distance, initialize_on_cpu=True, generator=generator
                 ),
-                init_buffer_size=min(self._init_buffer_size, rows),
+                init_buffer_size=buffer_rows,
             ),
             normalize_residuals=self._normalize,
             track_residuals=False,
             verbose=False,
         ).to(self._device)
         model.train()
-        yield from train(model, self._batches(embeddings_ND, generator), max_steps=self._max_steps)
+        yield from train(model, self._batches(embeddings_ND, buffer_rows, generator), max_steps=MAX_STEPS)
         centroids_LKD = torch.stack([layer.centroids.detach() for layer in model.layers])
         self._codebooks = Codebooks(centroids_LKD.cpu().numpy().astype(np.float32), self._normalize)
 
@@ -81,10 +85,15 @@ class GridTrainer:
         """Nothing: GRID's schedule has its own number of steps, on the rows that it is given."""
         return iter(())
 
-    def _batches(self, embeddings_ND: FloatArray, generator: torch.Generator) -> Iterator[Tensor]:
-        """Whole batches of the rows in a shuffled order, again from the first when they run out."""
+    def _batches(self, embeddings_ND: FloatArray, buffer_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Whole batches of the rows in a shuffled order, again from the first when they run out.
+
+        One batch of all rows where the whole batches hold too few of them to fill the buffer without repeats.
+        """
         rows = embeddings_ND.shape[0]
-        size = min(self._batch_rows, rows)
+        size = min(BATCH_ROWS, rows)
+        if rows - rows % size < buffer_rows:
+            size = rows
         order = torch.randperm(rows, generator=generator).numpy()
         while True:
             for start in range(0, rows - size + 1, size):

@@ -15,9 +15,6 @@ def test_more_codes_than_grids_own_buffer_holds() -> None:
         normalize_residuals=True,
         seed=0,
         device=torch.device("cpu"),
-        max_steps=2,
-        batch_rows=codes,
-        init_buffer_size=codes,
     )
     rows_ND = np.random.default_rng(0).standard_normal((codes, 4)).astype(np.float32)
 
