@@ -171,11 +171,8 @@ class Generations(_Section, frozen=True):
     """How a published generation follows new rows, and when the next one is prepared."""
 
     mode: Annotated[
-        Literal["continual", "assign", "train"],
-        Meta(
-            description='new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes,'
-            ' "train" prepares a new generation as soon as retrain_share has come'
-        ),
+        Literal["continual", "assign"],
+        Meta(description='new rows: "continual" trains a candidate beside the codebooks, "assign" only encodes'),
     ] = "continual"
     forgetting: Annotated[
         float,
@@ -185,10 +182,6 @@ class Generations(_Section, frozen=True):
             description="share of its past that a candidate forgets while as many rows arrive as the catalogue holds",
         ),
     ] = 0.3
-    retrain_share: Annotated[
-        float,
-        Meta(gt=0, description='"train": as a share of the rows that the active generation was trained on'),
-    ] = 0.5
     refresh: Annotated[
         Literal["ask", "prepare", "auto"],
         Meta(description='on drift: "ask" only reports it, "prepare" prepares a generation, "auto" also promotes it'),
@@ -308,6 +301,8 @@ _REMOVED = {
     "training.grid_steps": _GRID_SCHEDULE,
     "training.grid_batch_rows": _GRID_SCHEDULE,
     "training.grid_init_buffer_size": _GRID_SCHEDULE,
+    "generations.retrain_share": 'remove the line; refresh = "prepare" prepares a generation on drift',
+    'generations.mode = "train"': 'use "continual", and refresh = "prepare" to prepare a generation on drift',
 }
 
 

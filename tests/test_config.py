@@ -75,6 +75,16 @@ def test_refusals_name_the_key(text: str, message: str):
             "training.grid_init_buffer_size",
             "uses GRID's own schedule; remove the line",
         ),
+        (
+            "[generations]\nretrain_share = 0.5",
+            "generations.retrain_share",
+            'remove the line; refresh = "prepare" prepares a generation on drift',
+        ),
+        (
+            '[generations]\nmode = "train"',
+            'generations.mode = "train"',
+            'use "continual", and refresh = "prepare" to prepare a generation on drift',
+        ),
     ],
 )
 def test_settings_of_earlier_versions_are_refused_with_what_to_do(text: str, setting: str, advice: str):

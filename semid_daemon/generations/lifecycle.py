@@ -236,10 +236,7 @@ class GenerationLifecycle:
                     return Request(f"{_AUTO} promote", "switch", generation=generation.generation)
         if ready or not self._may(f"{_AUTO} train"):
             return None
-        if settings.mode == "train":
-            if self._writer.new_rows(active.generation) >= settings.retrain_share * active.trained_rows:
-                return Request(f"{_AUTO} train", "train", "anew")
-        elif settings.refresh != "ask" and self._learner.alarm(active.generation):
+        if settings.refresh != "ask" and self._learner.alarm(active.generation):
             return Request(f"{_AUTO} train", "train", "candidate" if settings.mode == "continual" else "anew")
         return None
 

@@ -88,6 +88,30 @@ def test_the_alarm_has_hysteresis():
     assert alarms.index(False) in (6, 7)
 
 
+@pytest.mark.parametrize("alarm", [True, False])
+@pytest.mark.parametrize(("error", "then"), [(0.57, False), (0.59, None), (0.61, True)])
+def test_between_its_end_and_its_beginning_the_alarm_stays_as_it_is(alarm: bool, error: float, then: bool | None):
+    """An error of 0.6 or more (1.2 times the baseline's) raises it; it ends at 0.58 (1.16 times) or less."""
+    before = dataclasses.replace(fresh(), alarm=alarm)
+    after = go_on(before, some(error), BASELINE, THRESHOLDS).state
+    assert after.alarm is (alarm if then is None else then)
+
+
+@pytest.mark.parametrize("alarm", [True, False])
+@pytest.mark.parametrize(("js", "then"), [(0.35, False), (0.45, None), (0.55, True)])
+def test_the_alarm_about_codes_has_hysteresis(alarm: bool, js: float, then: bool | None):
+    """A divergence of 0.5 bits in some layer raises it; it ends at 0.4 or less."""
+    before = dataclasses.replace(fresh(), alarm=alarm)
+    # So many of 2,000 rows have a code of layer 0 that no training row has: the divergence grows with them.
+    found = [divergence(np.array([2000.0 - moved, moved]), np.array([1e9, 0]), MANY) for moved in range(2001)]
+    moved = int(np.searchsorted(found, js))
+    codes_NL = np.stack([np.arange(2000) % 2, np.arange(2000) % 4], axis=1)
+    codes_NL[:moved, 0] += 2
+    seen = seen_rows(np.full(2000, 0.5, np.float32), codes_NL, BASELINE, assigned=2000, collided=0)
+    after = go_on(before, seen, BASELINE, THRESHOLDS).state
+    assert after.alarm is (alarm if then is None else then)
+
+
 def test_little_is_no_reason_for_an_alarm():
     thresholds = dataclasses.replace(THRESHOLDS, window_rows=100_000)
     assert go_on(fresh(), some(5.0), BASELINE, thresholds).alarm is None

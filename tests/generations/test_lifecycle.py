@@ -330,18 +330,6 @@ def test_assign_learns_nothing(catalogue: Config, clustered: Rows):
     assert query(config, "SELECT origin FROM generations WHERE generation = 2") == [("anew",)]
 
 
-def test_train_mode_prepares_as_soon_as_rows_enough_have_come(catalogue: Config, clustered: Rows):
-    config = configured(catalogue.root, ("generations", 'mode = "train"'))
-    start(config, clustered)
-    add(config, clustered, "b", 90, 1)
-    assert statuses(config) == {1: "active"}
-    add(config, clustered, "c", 30, 2)  # 120 of 200
-    assert statuses(config) == {1: "active", 2: "ready"}
-    add(config, clustered, "d", 300, 3)  # one is ready already: no other before it is promoted
-    assert statuses(config) == {1: "active", 2: "ready"}
-    assert_sound(config)
-
-
 def test_drift_recommends_a_refresh_and_does_nothing(catalogue: Config, clustered: Rows):
     config = configured(catalogue.root, ("generations", "drift_window_rows = 400"))
     start(config, clustered)

@@ -217,16 +217,6 @@ class Generations(Chunks):
 
     # -- taking over the catalogue -----------------------------------------------------------------
 
-    def new_rows(self, generation: int) -> int:
-        """Embeddings that came into the catalogue since a generation was trained."""
-        (rows,) = self._read_one(
-            "SELECT coalesce(sum(c.assigned + c.replaced), 0) FROM _chunks c JOIN _files f ON f.id = c.file_id"
-            " WHERE c.id > (SELECT trained_through FROM _generations WHERE generation = ?1)"
-            " AND f.trained_in IS NOT ?1",
-            (generation,),
-        )
-        return int(rows)
-
     def take_over(
         self,
         generation: Generation,
