@@ -7,13 +7,13 @@ waits while the daemon is down. Standard library only.
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from semid_daemon.base.atomic_file import atomic_write_text
+from semid_daemon.base.clock import utc_now
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.store.read.status import Reader
 
@@ -28,13 +28,11 @@ def submit(directory: Path, command: str, arguments: Arguments) -> str:
     request = {
         "command": command,
         "arguments": arguments,
-        "requested_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "requested_at": utc_now(),
     }
     name = f"{time.time_ns():020}-{uuid.uuid4().hex[:12]}.json"
-    partial = directory / f".{name}.tmp"
     try:
-        partial.write_text(json.dumps(request), encoding="utf-8")
-        os.rename(partial, directory / name)
+        atomic_write_text(directory / name, json.dumps(request))
     except OSError as error:
         raise ConfigError(
             f"{directory}: a command cannot be put there: {error.strerror};"

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 def utc_now() -> str:
     """Now, as `2026-01-31T12:04:51.123Z`: sorts as text, and SQLite's date functions read it."""
-    return _text(datetime.now(UTC))
+    return utc_text(datetime.now(UTC))
 
 
 def utc_in(seconds: float) -> str:
     """The time some seconds from now."""
-    return _text(datetime.now(UTC) + timedelta(seconds=seconds))
+    return utc_text(datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 def seconds_until(at: str) -> float:
@@ -26,8 +26,9 @@ def stored_time(text: str) -> str:
     UTC unless it says otherwise. Raises ValueError when it is none.
     """
     time = datetime.fromisoformat(text)
-    return _text(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
+    return utc_text(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
 
 
-def _text(time: datetime) -> str:
+def utc_text(time: datetime) -> str:
+    """A time in UTC as the database keeps it."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

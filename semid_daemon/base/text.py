@@ -1,4 +1,4 @@
-"""File names as text, and back: what the ledger, JSON and terminals can hold. Standard library only."""
+"""Text and file names that terminals, logs, JSON and the ledger can hold. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ def printable(path: Path) -> str:
     Bytes that are not UTF-8, characters that cannot be shown and backslashes are escaped; see `path_of`.
     """
     text = os.fsencode(path).decode("utf-8", errors="surrogateescape")
-    return text if text.isprintable() and "\\" not in text else "".join(map(_escaped, text))
+    return text if text.isprintable() and "\\" not in text else "".join(map(_reversible, text))
 
 
-def _escaped(character: str) -> str:
+def _reversible(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     if "\x80" <= character <= "\xff" and not character.isprintable():
         return f"\\u{ord(character):04x}"  # unlike the byte of that number
-    if character == "\\" or not character.isprintable():
-        return character.encode("unicode_escape").decode("ascii")
-    return character
+    return "\\\\" if character == "\\" else _escaped(character)
 
 
 def path_of(name: str) -> Path:
@@ -42,5 +40,20 @@ def path_of(name: str) -> Path:
 
 
 def escape(text: str) -> str:
-    """Text from outside, made safe for a terminal and for a line of a log: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """Text from outside, made safe for a terminal, a line of a log and a reason: control characters are escaped."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+
+def cut_name(name: str, size_bytes: int) -> str:
+    """The beginning of a file name that fits into `size_bytes`; no character is cut in two."""
+    raw = os.fsencode(name)
+    if len(raw) <= size_bytes:
+        return name
+    end = size_bytes
+    while end > size_bytes - 3 and raw[end] & 0xC0 == 0x80:
+        end -= 1
+    return os.fsdecode(raw[:end])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tarfile
 import tempfile
 from pathlib import Path
 
+from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import CodebookError, ConfigError, MachineError
 from semid_daemon.config import DEFAULT_NAME, Config
 from semid_daemon.store.read.snapshot import copy_database
@@ -21,29 +21,21 @@ def make_backup(config: Config, settings: Path, target: Path) -> int:
     """
     if os.path.lexists(target):
         raise ConfigError(f"{target}: is there already; choose another name, or remove it first")
-    partial = target.with_name(f".{target.name}.part")
     try:
         with tempfile.TemporaryDirectory(prefix=".semid-backup-", dir=target.absolute().parent) as directory:
             database = Path(directory) / config.database.name
             fingerprints = copy_database(config.database, database)
-            with open(partial, "wb") as file:
-                with tarfile.open(fileobj=file, mode="w") as archive:
-                    archive.add(settings, DEFAULT_NAME)
-                    archive.add(database, database.name)
-                    for fingerprint in fingerprints:
-                        name = f"{fingerprint}.safetensors"
-                        path = config.codebooks_dir / name
-                        if not path.is_file():
-                            raise CodebookError(f"{path}: missing, though the database names it; run `semid doctor`")
-                        archive.add(path, f"{config.codebooks_dir.name}/{name}")
-                    if config.spool_dir.is_dir():
-                        archive.add(config.spool_dir, config.spool_dir.name)
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(partial, target)
+            with atomic_write(target) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+                archive.add(settings, DEFAULT_NAME)
+                archive.add(database, database.name)
+                for fingerprint in fingerprints:
+                    name = f"{fingerprint}.safetensors"
+                    path = config.codebooks_dir / name
+                    if not path.is_file():
+                        raise CodebookError(f"{path}: missing, though the database names it; run `semid doctor`")
+                    archive.add(path, f"{config.codebooks_dir.name}/{name}")
+                if config.spool_dir.is_dir():
+                    archive.add(config.spool_dir, config.spool_dir.name)
     except OSError as error:
         raise MachineError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # what went wrong is told already
-            partial.unlink(missing_ok=True)
     return target.stat().st_size

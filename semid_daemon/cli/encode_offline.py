@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import BadFileError, MachineError
 from semid_daemon.cli.inspect_file import Advance, opened_at
 from semid_daemon.codebooks.api import Codebooks, semantic_ids_of
@@ -38,7 +37,7 @@ def encode_files(
     left_out: Counter[str] = Counter()
     schema = pa.schema([("item_id", pa.string()), ("semantic_id", pa.string()), ("codes", CODES)])
     schema = schema.with_metadata({"semid.fingerprint": codebooks.fingerprint})
-    with _whole(out) as partial, pq.ParquetWriter(partial, schema) as writer:
+    with _output(out) as partial, pq.ParquetWriter(partial, schema) as writer:
         for path in paths:
             try:
                 with opened_at(path, settings.fields) as (_, source):
@@ -64,21 +63,11 @@ def encode_files(
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A file beside `out`, made durable and renamed to it in the end; removed when that is not reached."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{out.name[:100]}.", suffix=".part", dir=out.parent)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(descriptor, 0o666 & ~mask)
-    except OSError as error:
-        raise MachineError(f"{out}: cannot be written: {error.strerror or error}") from error
-    partial = Path(name)
-    try:
-        yield partial
-        os.fsync(descriptor)
-        os.rename(partial, out)
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+def _output(out: Path) -> Iterator[str]:
+    """The path of the partial file, which replaces `out` in the end. Raises MachineError where it cannot be made."""
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(atomic_write(out, shared=True))
+        except OSError as error:
+            raise MachineError(f"{out}: cannot be written: {error.strerror or error}") from error
+        yield stream.name

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import sysconfig
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.errors import ConfigError
 
 _PACKAGED = "/usr/bin/semid"  # what the units name until they are installed
@@ -70,11 +69,7 @@ def write(files: list[UnitFile], root: Path = Path("/")) -> None:
         path = below(root, file.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            with open(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(file.text)
-                os.fchmod(descriptor, 0o644)
-            os.rename(partial, path)
+            atomic_write_text(path, file.text, mode=0o644)
         except OSError as error:
             hint = "; use sudo, or --user for a service of your own" if isinstance(error, PermissionError) else ""
             raise ConfigError(f"{path}: cannot be written: {error.strerror}{hint}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -16,11 +15,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import CodebookError, ConfigError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.base.types import Codebooks, FloatArray
 from semid_daemon.config import Config
-from semid_daemon.drop.dispose import sync_directory
 
 _TENSOR = "codebooks"
 _BIASES = "biases"
@@ -58,8 +57,10 @@ def save_codebooks(directory: Path, codebooks: Codebooks, settings: Mapping[str,
     return name
 
 
-def write_codebooks(path: Path, codebooks: Codebooks, settings: Mapping[str, str]) -> None:
-    """Write codebooks to any path, durably and whole or not at all."""
+def write_codebooks(
+    path: Path, codebooks: Codebooks, settings: Mapping[str, str], *, mode: int | None = None, shared: bool = False
+) -> None:
+    """Write codebooks to any path, durably and whole or not at all; `mode` and `shared` as in `atomic_write`."""
     metadata = {
         **settings,
         "format": _FORMAT,
@@ -69,14 +70,9 @@ def write_codebooks(path: Path, codebooks: Codebooks, settings: Mapping[str, str
         "beam_width": str(codebooks.beam_width),
     }
     content = safetensors.numpy.save(_tensors(codebooks), metadata=metadata)
-    partial = path.with_name(f".{path.name}.tmp")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    failpoint("codebooks-written")
-    os.rename(partial, path)
-    sync_directory(path.parent)
+    with atomic_write(path, mode=mode, shared=shared) as stream:
+        stream.write(content)
+        failpoint("codebooks-written")
 
 
 def load_codebooks(directory: Path, name: str) -> Codebooks:
@@ -150,8 +146,8 @@ def stage_codebooks(config: Config, codebooks: Codebooks, settings: Mapping[str,
     name = fingerprint(codebooks)
     path = _path(config, name)
     try:
-        write_codebooks(path, codebooks, settings)
-        path.chmod(0o644)
+        # The daemon may be another user, and two users may stage the same codebooks.
+        write_codebooks(path, codebooks, settings, mode=0o644, shared=True)
     except OSError as error:
         raise ConfigError(
             f"{config.commands_dir}: codebooks cannot be put there: {error.strerror}; the directory is made by"

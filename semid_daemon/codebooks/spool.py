@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from semid_daemon.base.atomic_file import sync_directory
 from semid_daemon.base.errors import StoreError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.base.types import FloatArray, SpoolRecord
-from semid_daemon.drop.dispose import sync_directory
 
 _HEAD = struct.Struct("<8s16sIIIB3x")  # magic, digest of the rest, rows, values per row, bytes of item IDs, bytes each
 _MAGIC = b"semidsp1"

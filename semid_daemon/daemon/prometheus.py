@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.errors import StoreError
 from semid_daemon.config import Config
 from semid_daemon.runtime.events import Journal
@@ -129,15 +129,13 @@ class MetricsFile:
         if self._path is None or (self._now() < self._due and not at_once):
             return
         self._due = self._now() + _INTERVAL_S
-        # The collector reads what ends in .prom.
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         fault = None
         try:
             with FiguresReader(self._database) as reader:
                 status, figures = reader.status(), reader.figures()
             text = exposition(families(status, figures, self._journal.figures, self._version), self._labels)
-            partial.write_text(text, encoding="utf-8")
-            os.rename(partial, self._path)
+            # Not durable: figures are outdated in ten seconds, and a slow disk would hold up the loop.
+            atomic_write_text(self._path, text, durable=False)
         except (OSError, StoreError, sqlite3.Error) as error:
             fault = getattr(error, "strerror", None) or str(error)
             if self._told != fault:

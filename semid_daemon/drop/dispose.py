@@ -13,13 +13,15 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.drop_file import DropFile, Signature
 from semid_daemon.base.failpoints import failpoint
-from semid_daemon.base.text import path_of
+from semid_daemon.base.text import cut_name, path_of
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.drop.scan import signature_of
 
-_LONGEST_NAME = 255 - len(".ids.txt") - len("..part")  # in bytes: leaves room for what stands beside a file
+# In bytes: leaves room for the names beside a file. It never changes: files are found again by the names it gave them.
+_LONGEST_NAME = 241
 _DELETING = ".semid-deleting"
 
 
@@ -53,22 +55,11 @@ def _reason_path(target: Path) -> Path:
 # -- names ---------------------------------------------------------------------------------------
 
 
-def _cut(name: str, room: int) -> str:
-    """As much of a name as fits into so many bytes, no character cut in two."""
-    raw = os.fsencode(name)
-    if len(raw) <= room:
-        return name
-    end = room
-    while end > room - 3 and raw[end] & 0xC0 == 0x80:
-        end -= 1
-    return os.fsdecode(raw[:end])
-
-
 def _shortened(name: str, addition: str, room: int) -> str:
     """The name with something added to its stem, which is cut until all fits."""
     stem, suffix = os.path.splitext(name)
     addition += suffix
-    return _cut(stem, room - len(os.fsencode(addition))) + addition
+    return cut_name(stem, room - len(os.fsencode(addition))) + addition
 
 
 def names_when_moved(name: str, digest: str, longest: int = _LONGEST_NAME) -> Iterator[str]:
@@ -179,7 +170,8 @@ def _move_to(file: DropFile, target: Path) -> Path | None:
             beside = _beside(file, target)
             made = not os.path.lexists(beside)
             if made and not _linked(sidecar, beside):
-                _copy(sidecar, beside)
+                with _copy_of(sidecar, beside):
+                    pass
             if not _is_ours(beside, file.sidecar_signature):
                 hidden = _hide(sidecar, file.sidecar_signature)
         _move_checked(file, target)
@@ -200,6 +192,7 @@ def _move_to(file: DropFile, target: Path) -> Path | None:
 
 
 def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name, which must be free: unlike a rename, a link never replaces what is there."""
     try:
         os.link(source, target, follow_symlinks=False)
     except FileNotFoundError:
@@ -220,18 +213,13 @@ def _move_checked(file: DropFile, target: Path) -> None:
             _put_back(target, file.path)
             raise FileChangedError("changed while it was being moved")
         return
-    partial = _copied(file.path, target)
+    hidden = None
     try:
-        _check_unchanged(DropFile(file.path, file.name, file.signature))
-        hidden = _hide(file.path, file.signature)
+        with _copy_of(file.path, target):
+            _check_unchanged(DropFile(file.path, file.name, file.signature))
+            hidden = _hide(file.path, file.signature)
     except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    try:
-        os.rename(partial, target)
-        sync_directory(target.parent)
-    except BaseException:
-        if not os.path.lexists(target):
+        if hidden is not None and not os.path.lexists(target):
             _put_back(hidden, file.path)
         raise
     hidden.unlink()
@@ -254,22 +242,12 @@ def delete(file: DropFile) -> None:
         was_hidden.unlink()
 
 
-def _copied(source: Path, target: Path) -> Path:
-    """A durable copy beside `target`, not under its name yet."""
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        shutil.copy2(source, partial)
-        with open(partial, "rb") as copy:
-            os.fsync(copy.fileno())
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return partial
-
-
-def _copy(source: Path, target: Path) -> None:
-    os.rename(_copied(source, target), target)
-    sync_directory(target.parent)
+@contextlib.contextmanager
+def _copy_of(source: Path, target: Path) -> Iterator[None]:
+    """Copy a file with its times and permissions. The copy is under its name, and durable, when the block ends."""
+    with atomic_write(target) as stream:
+        shutil.copy2(source, stream.name)
+        yield
 
 
 def _move(source: Path, target: Path) -> None:
@@ -278,17 +256,9 @@ def _move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _copy(source, target)
+        with _copy_of(source, target):
+            pass
         source.unlink()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -- after a crash, and on request ---------------------------------------------------------------
@@ -302,9 +272,9 @@ def tidy(
     What it hid comes back, to be decided anew. A sidecar whose file has gone goes too when it is the very
     one (by inode, not by its bytes: the same item IDs may have been dropped again) beside a moved file.
     """
-    for place, _, names in os.walk(drop_dir):
-        directory = Path(place)
-        there = set(names)
+    for path, _, names in os.walk(drop_dir):
+        directory = Path(path)
+        visible = set(names)
         bases = _bases(names, supported)
         hidden = [name for name in names if name.startswith(".") and name.endswith(_DELETING)]
         for name in sorted(hidden, key=lambda name: _base(name[: -len(_DELETING)], sidecar_suffixes) is not None):
@@ -312,14 +282,14 @@ def tidy(
             base = _base(plain, sidecar_suffixes)
             if base is not None and base not in bases:
                 (directory / name).unlink(missing_ok=True)
-            elif plain not in there:
+            elif plain not in visible:
                 _put_back(directory / name, directory / plain)
-                there.add(plain)
+                visible.add(plain)
                 bases |= _bases([plain], supported)
         for name in names:
             base = None if name.startswith(".") else _base(name, sidecar_suffixes)
             if base is not None and base not in bases:
-                elsewhere = [each / directory.relative_to(drop_dir) for each in target_dirs]
+                elsewhere = [target_dir / directory.relative_to(drop_dir) for target_dir in target_dirs]
                 _drop_if_moved(directory / name, elsewhere, supported, sidecar_suffixes)
 
 

@@ -13,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
+from semid_daemon.base.atomic_file import sync_directory, sync_tree
 from semid_daemon.base.clock import utc_now
 from semid_daemon.base.errors import MachineError, StoreError
 from semid_daemon.base.failpoints import failpoint
+from semid_daemon.base.text import cut_name
 from semid_daemon.base.types import Codebooks
 from semid_daemon.export.job import ExportError, Form, IdType, Job
 from semid_daemon.store.read.export_items import Catalogue, Items, Selection
@@ -89,7 +91,7 @@ def export(
         parts += [("origin", f"{out.name}{ORIGIN_SUFFIX}"), ("export", out.name)]
         failpoint("export-written")
         paths = [_publish(staging / part, out.with_name(name)) for part, name in parts]
-        _sync(out.parent)
+        sync_directory(out.parent)
     return Exported(rows, paths, job.warnings)
 
 
@@ -184,8 +186,11 @@ def _machine_errors(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A hidden directory beside `out`: on the same file system, so that a rename is all that is left to do."""
-    directory = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}.", suffix=".part", dir=out.parent))
+    """A hidden directory beside `out`: on the same file system, so that renames are all that is left to do.
+
+    Not `atomic_write`: a form writes several files or a directory, and all are renamed when the last is complete.
+    """
+    directory = Path(tempfile.mkdtemp(prefix=f".{cut_name(out.name, 200)}.", suffix=".part", dir=out.parent))
     try:
         yield directory
     finally:
@@ -193,15 +198,6 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _publish(staged: Path, final: Path) -> Path:
-    for path in [*staged.rglob("*"), staged] if staged.is_dir() else [staged]:
-        _sync(path)
+    sync_tree(staged)
     os.rename(staged, final)
     return final
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from semid_daemon.base.errors import BadFileError, SemidError
+from semid_daemon.base.text import escape
 
 NOT_FINITE = "not finite"
 NULL_EMBEDDING = "null embedding"
@@ -68,9 +69,7 @@ def _damaged(format_name: str, error: Exception) -> BadFileError:
 
 def show(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
     """Text from a file, fit for one line of a message: control characters escaped, cut at `limit`."""
-    cut = text[:limit]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return shown if len(text) <= limit else shown + "..."
+    return escape(text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def show_names(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Literal
 
+from semid_daemon.base.clock import utc_text
 from semid_daemon.base.text import escape
 
 Form = Literal["terminal", "journal", "json", "plain"]
@@ -45,7 +46,7 @@ class LineFormatter(logging.Formatter):
         message = record.getMessage()
         trace = self.formatException(record.exc_info) if record.exc_info else None
         if self._form == "json":
-            at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            at = utc_text(datetime.fromtimestamp(record.created, UTC))
             event = {"at": at, "level": record.levelname.lower(), "message": message}
             return json.dumps(event if trace is None else {**event, "traceback": trace})
         line = escape(message if trace is None else f"{message}\n{trace}")

@@ -73,7 +73,7 @@ class TerminalProgress:
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, unit: str = "rows") -> Iterator[Advance]:
-        from rich.markup import escape
+        from rich.markup import escape as escape_markup
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -84,7 +84,7 @@ class TerminalProgress:
             TimeRemainingColumn(elapsed_when_finished=False),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(escape(title), total=total, rate="-")
+            task = bar.add_task(escape_markup(title), total=total, rate="-")
 
             def advance(amount: int) -> None:
                 bar.update(task, advance=amount)

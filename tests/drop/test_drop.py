@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -450,15 +451,14 @@ def test_moving_with_a_sidecar_across_file_systems(tmp_path: Path, monkeypatch):
     file = placed(tmp_path, sidecar="a.ids.txt")
     try:
         with monkeypatch.context() as patch:
-            copied = finish._copied
+            copy = shutil.copy2
 
-            def copy_and_replace(source: Path, target: Path) -> Path:
-                partial = copied(source, target)
+            def copy_and_replace(source: Path, target: Path) -> None:
+                copy(source, target)
                 if source == file.path:
                     source.write_bytes(b"new version")
-                return partial
 
-            patch.setattr(finish, "_copied", copy_and_replace)
+            patch.setattr(shutil, "copy2", copy_and_replace)
             with pytest.raises(FileChangedError):
                 finish.move_away(file, tmp_path / "drop", target_dir, "d")
         assert files_below(tmp_path / "drop") == {"a.npy": "new version", "a.ids.txt": "ids\n"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from sqlite_utils import Database
 
+from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import MachineError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.store.schema import SCHEMA_VERSION, migrations
@@ -48,20 +48,10 @@ def upgrade(connection: sqlite3.Connection, path: Path, version: int, alive: Ali
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
     """A whole copy or none: also over one that an upgrade left that was interrupted."""
-    partial = target.with_name(f".{target.name}.part")
     try:
-        partial.unlink(missing_ok=True)
-        connection.execute("VACUUM INTO ?", (str(partial),))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.rename(partial, target)
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        with atomic_write(target) as stream:  # empty so far, as VACUUM INTO wants it
+            connection.execute("VACUUM INTO ?", (stream.name,))
     except (OSError, sqlite3.OperationalError) as error:
-        partial.unlink(missing_ok=True)
         raise MachineError(
             f"{target}: the copy before an upgrade cannot be written: {error}; it takes as much space as the database"
         ) from error
