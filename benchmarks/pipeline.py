@@ -35,14 +35,14 @@ from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.config import Config
 from semid_daemon.drop.scan import signature_of
 from semid_daemon.ingest import file_encoder as ingest
-from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.learner import Learner
-from semid_daemon.ingest.pending import Waiting
-from semid_daemon.ingest.pipeline import Demand
+from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.ingest.pipeline import Backlog
 from semid_daemon.ingest.register import register
 from semid_daemon.quantizer import Encoder, LloydTrainer, describe_device, resolve_device
 from semid_daemon.runtime.device_watchdog import Watchdog
-from semid_daemon.runtime.gc_tuning import collecting_seldom
+from semid_daemon.runtime.gc_tuning import relaxed_gc
 from semid_daemon.runtime.stage_timing import Stages
 from semid_daemon.store.write.writer import Writer
 
@@ -77,11 +77,11 @@ def train(rows_ND: FloatArray, device: torch.device) -> tuple[Codebooks, Baselin
     return trainer.codebooks, measure_baseline(Encoder(trainer.codebooks, device), rows_ND, len(rows_ND))
 
 
-def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0, demand: Demand | None = None) -> Iterator[Any]:
-    """In the place of `pipeline.ahead`: the stages work one after the other, each alone, with as many cores as beside
+def in_turn(items: Iterator[Any], name: str, patience_s: float = 0.0, demand: Backlog | None = None) -> Iterator[Any]:
+    """In the place of `pipeline.prefetch`: one stage after the other, each alone, with as many cores as beside
     the others."""
     if demand is not None:
-        demand.is_met = True
+        demand.has_item = True
     return items
 
 
@@ -99,14 +99,14 @@ class Run:
         config.state_dir.mkdir()
         signature = signature_of(self._path.stat())
         file = DropFile(path=self._path, name=self._path.name, signature=signature)
-        stages, in_hand = Stages(), InHand(config.in_hand)
+        stages, in_hand = Stages(), CrashMarker(config.crash_marker)
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
-        with Writer(config.database) as writer, collecting_seldom():
+        with Writer(config.database) as writer, relaxed_gc():
             writer.limit_wal(config.ingest.max_wal_mb << 20)
             writer.publish_generation("benchmark", self._encoder.codebooks, trained_rows=1, baseline=self._baseline)
-            ahead = ingest.ahead
+            prefetch = ingest.prefetch
             if not overlapping:
-                ingest.ahead = in_turn  # type: ignore[assignment]
+                ingest.prefetch = in_turn  # type: ignore[assignment]
             started = time.perf_counter()
             try:
                 ledger = register(writer, file, "", lambda size_bytes: None, lambda: True).ledger
@@ -114,19 +114,19 @@ class Run:
                 assert ledger is not None
                 for _ in ingest.encode_steps(
                     writer,
-                    Waiting(file, ledger),
+                    PendingFile(file, ledger),
                     generation=1,
                     encoder=lambda generation: self._encoder,
                     learner=Learner(config, writer, self._device, lambda generation: self._encoder),
                     settings=config.ingest,
-                    in_hand=in_hand,
+                    crash_marker=in_hand,
                     watchdog=Watchdog(0),
                     stages=stages,
                     spool=None,
                 ):
                     pass
             finally:
-                ingest.ahead = ahead
+                ingest.prefetch = prefetch
             elapsed_s = time.perf_counter() - started
             assert writer.file(ledger.id).status == "done"
         in_hand.close()

@@ -282,7 +282,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return keep == "spool" or (keep == "auto" and self.drop.on_done == "delete")
 
     @property
-    def in_hand(self) -> Path:
+    def crash_marker(self) -> Path:
         return self.state_dir / "in-hand"
 
     @property

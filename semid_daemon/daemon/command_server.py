@@ -1,4 +1,4 @@
-"""How the daemon takes up what it is asked: command files, carried out once each, recorded, never trusted."""
+"""Command files: carried out once each, recorded, never trusted."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-class CommandDesk:
+class CommandServer:
     """Takes up what is asked, carries it out, and records both. A crash in between: it is carried out again.
 
     `handlers` give the answer, or raise CommandError. `long_handlers` are given the command's name too, and None is
@@ -114,12 +114,12 @@ class CommandDesk:
         self._stuck: set[str] = set()  # names that are answered and cannot be removed
         self._fault_told: str | None = None
 
-    def serve(self) -> None:
+    def poll(self) -> None:
         """Answer what lies there, oldest name first, at most a hundred at once."""
         for name, request in list(self._under_way.items()):
             self._answer(name, request)
         for request in requests(self._directory / name for name in self._names()[:_MOST_AT_ONCE]):
-            self._serve_one(request)
+            self._take_up(request)
 
     def _names(self) -> list[str]:
         """Command files, less those known to be stuck. Names with a leading dot are unfinished."""
@@ -140,7 +140,7 @@ class CommandDesk:
             if not (name in self._stuck or _shown(name) in self._under_way or name.startswith("."))
         )
 
-    def _serve_one(self, request: Request) -> None:
+    def _take_up(self, request: Request) -> None:
         name = _shown(request.path.name)
         arguments = json.dumps(request.arguments)
         state = self._writer.accept_command(name, request.command, arguments[:_MOST_TEXT], request.requested_at)

@@ -10,27 +10,27 @@ from importlib.metadata import version
 
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
-from semid_daemon.daemon.command_server import CommandDesk
+from semid_daemon.daemon.command_server import CommandServer
 from semid_daemon.daemon.prometheus import MetricsFile
 from semid_daemon.daemon.state_lock import Lock
 from semid_daemon.daemon.systemd_notify import Notifier
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.writer import Writer
 
 COMMANDS_S = 0.2  # a command waits no longer than that
 
 
-class Attending:
-    """`attend` is called often, by all that takes long; while the daemon is paused, it does not come back.
+class Heartbeat:
+    """Long-running work calls `beat` regularly. It blocks while the daemon is paused.
 
-    `handlers` and `long_handlers` are those of the CommandDesk; `summary` says how far the work is.
+    `handlers` and `long_handlers` are those of the CommandServer; `summary` says how far the work is.
     """
 
     def __init__(
         self,
         config: Config,
         writer: Writer,
-        journal: Journal,
+        events: EventLog,
         notifier: Notifier,
         lock: Lock | None,
         stop: threading.Event,
@@ -41,18 +41,18 @@ class Attending:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._notifier = notifier
         self._lock = lock
         self._stop = stop
         self._summary = summary
         self._now = now
-        self._desk = CommandDesk(
+        self._commands = CommandServer(
             config.commands_dir, writer, {**handlers, "pause": self._pause, "resume": self._resume}, long_handlers
         )
-        self._metrics_file = MetricsFile(config, version("semid"), journal, now)
+        self._metrics_file = MetricsFile(config, version("semid"), events, now)
         self._doing = ("starting", "")
-        self._desk_again = 0.0
+        self._poll_again = 0.0
         self.is_undisturbed = False
         self._paused_at = writer.paused_at()
 
@@ -60,11 +60,11 @@ class Attending:
         """What the heartbeat says from now on."""
         self._doing = (state, detail)
 
-    def serve(self) -> None:
+    def poll(self) -> None:
         """Answer commands, whenever they were last looked for."""
-        self._desk.serve()
+        self._commands.poll()
 
-    def attend(self) -> None:
+    def beat(self) -> None:
         """The heartbeat, the lock, commands. While paused, nothing else."""
         if self.is_undisturbed:
             return
@@ -75,7 +75,7 @@ class Attending:
             self._stop.wait(COMMANDS_S)
 
     @contextlib.contextmanager
-    def undisturbed(self) -> Iterator[None]:
+    def without_heartbeat(self) -> Iterator[None]:
         """Nothing is attended to meanwhile; for what takes a moment."""
         self.is_undisturbed = True
         try:
@@ -85,20 +85,20 @@ class Attending:
 
     def stopped(self) -> None:
         """The last heartbeat."""
-        self._journal.beat("stopped")
+        self._events.write_heartbeat("stopped")
         self._metrics_file.keep(at_once=True)
 
     def _look_up(self, state: str, detail: str) -> None:
-        if self._journal.beat(state, detail):
+        if self._events.write_heartbeat(state, detail):
             if self._lock is not None:
                 self._lock.check()
             if self._stop.is_set():
                 self._notifier.stopping()
             self._notifier.alive(f"{f'{state}: {detail}' if detail else state}, {self._summary()}")
             self._metrics_file.keep()
-        if self._now() >= self._desk_again:
-            self._desk.serve()
-            self._desk_again = self._now() + COMMANDS_S
+        if self._now() >= self._poll_again:
+            self._commands.poll()
+            self._poll_again = self._now() + COMMANDS_S
 
     # -- pausing -------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Attending:
         self._writer.set_paused(True)
         self._paused_at = self._writer.paused_at()
         if already is None:
-            self._journal.info("paused")
+            self._events.info("paused")
         return f"paused since {self._paused_at}" if already else "paused; nothing is lost, work goes on with `resume`"
 
     def _resume(self, arguments: Arguments) -> str:
@@ -120,5 +120,5 @@ class Attending:
             return "not paused"
         self._writer.set_paused(False)
         self._paused_at = None
-        self._journal.info("resumed")
+        self._events.info("resumed")
         return "work goes on"

@@ -12,7 +12,7 @@ from typing import Literal
 from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.errors import StoreError
 from semid_daemon.config import Config
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.read.metrics import Figures, FiguresReader
 from semid_daemon.store.read.status import Status
 from semid_daemon.store.write.writer import Gauge
@@ -114,12 +114,12 @@ def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], vers
 class MetricsFile:
     """Written every ten seconds, whole or not at all. That it cannot be written is told once and stops nothing."""
 
-    def __init__(self, config: Config, version: str, journal: Journal, now: Callable[[], float] = time.monotonic):
+    def __init__(self, config: Config, version: str, events: EventLog, now: Callable[[], float] = time.monotonic):
         self._path = config.metrics_textfile
         self._database = config.database
         self._labels = {"catalogue": str(config.root)}
         self._version = version
-        self._journal = journal
+        self._events = events
         self._now = now
         self._due = -float("inf")
         self._told: str | None = None
@@ -133,11 +133,11 @@ class MetricsFile:
         try:
             with FiguresReader(self._database) as reader:
                 status, figures = reader.status(), reader.figures()
-            text = exposition(families(status, figures, self._journal.figures, self._version), self._labels)
+            text = exposition(families(status, figures, self._events.figures, self._version), self._labels)
             # Not durable: figures are outdated in ten seconds, and a slow disk would hold up the loop.
             atomic_write_text(self._path, text, durable=False)
         except (OSError, StoreError, sqlite3.Error) as error:
             fault = getattr(error, "strerror", None) or str(error)
             if self._told != fault:
-                self._journal.warning(f"{self._path}: cannot be written: {fault}; see monitoring.metrics_textfile")
+                self._events.warning(f"{self._path}: cannot be written: {fault}; see monitoring.metrics_textfile")
         self._told = fault

@@ -32,10 +32,10 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
         progress = start_logging(form or form_of_log(), quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.daemon.service import Service
-        from semid_daemon.runtime.gc_tuning import collecting_seldom
+        from semid_daemon.runtime.gc_tuning import relaxed_gc
         from semid_daemon.store.write.writer import Writer
 
-        with Writer(config.database, notifier.alive) as writer, collecting_seldom():
+        with Writer(config.database, notifier.alive) as writer, relaxed_gc():
             return Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
 
 

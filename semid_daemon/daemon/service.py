@@ -16,7 +16,7 @@ from semid_daemon.codebooks.files import collect_orphans
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.command_client import Arguments
 from semid_daemon.config import Config
-from semid_daemon.daemon.heartbeat import COMMANDS_S, Attending
+from semid_daemon.daemon.heartbeat import COMMANDS_S, Heartbeat
 from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.state_lock import Lock
 from semid_daemon.daemon.systemd_notify import Notifier
@@ -29,15 +29,15 @@ from semid_daemon.generations.imports import CodebookImports
 from semid_daemon.generations.lifecycle import GenerationLifecycle
 from semid_daemon.generations.prepare import GenerationBuilder
 from semid_daemon.generations.source_rows import SourceRows
-from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.file_encoder import encode_steps
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.learner import Learner
-from semid_daemon.ingest.pending import Waiting
-from semid_daemon.ingest.scheduler import Turns
+from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.ingest.scheduler import FileScheduler
 from semid_daemon.quantizer import describe_device, resolve_device
 from semid_daemon.runtime.device_watchdog import Watchdog
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.host_metrics import Host
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.runtime.stage_timing import Stages
@@ -76,11 +76,11 @@ class Service:
         self._now = now
         self._device = resolve_device(config.quantizer.device)
         self._changed = threading.Event()
-        self._journal = Journal(writer, now)
-        self._attending = Attending(
+        self._events = EventLog(writer, now)
+        self._heartbeat = Heartbeat(
             config,
             writer,
-            self._journal,
+            self._events,
             self._notifier,
             lock,
             stop,
@@ -94,37 +94,37 @@ class Service:
             summary=self._summary,
             now=now,
         )
-        self._wal = WalLimit(writer, self._journal, config.database, config.ingest.max_wal_mb << 20)
+        self._wal = WalLimit(writer, self._events, config.database, config.ingest.max_wal_mb << 20)
         self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
         self._progress = progress = StepsTold(progress, self._throughput)
-        self._turns = Turns(config.ingest.fairness)
+        self._scheduler = FileScheduler(config.ingest.fairness)
         self._stages = Stages(now)
-        self._in_hand = InHand(config.in_hand)
-        self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._in_hand.release)
+        self._crash_marker = CrashMarker(config.crash_marker)
+        self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._crash_marker.clear)
         self._intake = Intake(
             config,
             writer,
-            self._journal,
+            self._events,
             progress,
-            self._in_hand,
-            self._attending.attend,
+            self._crash_marker,
+            self._heartbeat.beat,
             stop,
             heed_retry_times=not once,
             now=now,
         )
         gpu = (self._device.index or 0) if self._device.type == "cuda" else None
-        self._journal.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
+        self._events.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
         self._first_training = FirstTraining(
             config,
             writer,
-            self._journal,
+            self._events,
             progress,
             self._intake,
             self._device,
             watchdog=self._watchdog,
             stop=stop,
-            doing=self._attending.doing,
-            tick=self._attending.attend,
+            doing=self._heartbeat.doing,
+            tick=self._heartbeat.beat,
             now=now,
         )
         self._encoders = EncoderCache(writer, config.codebooks_dir, self._device)
@@ -133,23 +133,23 @@ class Service:
         builder = GenerationBuilder(
             config,
             writer,
-            self._journal,
+            self._events,
             self._device,
             self._encoders.get,
             self._learner,
             SourceRows(config, writer, self._spool),
             self._watchdog,
-            doing=self._attending.doing,
-            tick=self._attending.attend,
+            doing=self._heartbeat.doing,
+            tick=self._heartbeat.beat,
         )
         self._lifecycle = GenerationLifecycle(
             config,
             writer,
-            self._journal,
+            self._events,
             self._learner,
             builder,
             stop=stop,
-            before_switch=self._turns.close,
+            before_switch=self._scheduler.close,
             wake=self._changed.set,
             now=now,
         )
@@ -162,18 +162,18 @@ class Service:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
         try:
             self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
-            self._intake.suspects.note_death()
-            self._attending.serve()
-            if self._once and self._attending.paused is not None:
-                raise MachineError(f"{self._config.state_dir}: paused {self._attending.paused}")
+            self._intake.quarantine.note_death()
+            self._heartbeat.poll()
+            if self._once and self._heartbeat.paused is not None:
+                raise MachineError(f"{self._config.state_dir}: paused {self._heartbeat.paused}")
             for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
-                self._journal.info(f"{orphan.name}: removed: written by a training that never finished")
+                self._events.info(f"{orphan.name}: removed: written by a training that never finished")
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
             self._notifier.stopping()
-            self._attending.serve()
-            self._in_hand.release()
-            self._attending.stopped()
+            self._heartbeat.poll()
+            self._crash_marker.clear()
+            self._heartbeat.stopped()
             return Outcome(
                 self._intake.rejected,
                 self._intake.deferred,
@@ -182,34 +182,34 @@ class Service:
                 stopped=self._stop.is_set(),
             )
         finally:
-            self._turns.close()
+            self._scheduler.close()
             self._lifecycle.close()
-            self._in_hand.close()
+            self._crash_marker.close()
 
     def _loop(self) -> None:
         failures = 0
         worked = False
         while not self._stop.is_set():
             try:
-                self._attending.attend()
+                self._heartbeat.beat()
                 if not worked or self._changed.is_set():
                     self._changed.clear()
                     self._intake.look()
                     self._notifier.ready()
                 worked = self._work()
                 failures = 0
-                if self._once and not (worked or self._intake.unsettled or self._changed.is_set()):
+                if self._once and not (worked or self._intake.unstable or self._changed.is_set()):
                     return
                 if not worked:
                     self._idle()
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
-                self._turns.close()
+                self._scheduler.close()
                 self._writer.forget_cached()
                 with contextlib.suppress(MachineError):
                     self._forget()
                 with contextlib.suppress(MachineError):
-                    self._in_hand.release()
+                    self._crash_marker.clear()
                 if self._once:
                     raise
                 failures += 1
@@ -222,19 +222,19 @@ class Service:
     def _work(self) -> bool:
         """One bounded turn of everything there is to do; whether there was anything."""
         if self._writer.written_by_others():
-            self._journal.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
+            self._events.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
             self._writer.forget_cached()
             self._forget()
         if self._wal.is_full():
             if self._once:
                 raise MachineError(f"{self._config.database}: {WAL_FULL}")
-            self._attending.doing("waiting", WAL_FULL)
-            self._attending.attend()
+            self._heartbeat.doing("waiting", WAL_FULL)
+            self._heartbeat.beat()
             self._stop.wait(COMMANDS_S)
             return True
         generation = self._writer.active_generation()
-        if generation is None or self._intake.waiting or not self._lifecycle.busy:
-            self._attending.doing("gathering" if generation is None else "encoding")
+        if generation is None or self._intake.pending or not self._lifecycle.busy:
+            self._heartbeat.doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
         if self._stop.is_set():
             return worked
@@ -243,7 +243,7 @@ class Service:
             return self._lifecycle.work(idle=not worked) or worked
         if self._survey_some() or self._intake.queued > 0:
             return True
-        return self._imports.work(self._intake.unsettled) or self._first_training.train_when_enough() or worked
+        return self._imports.work(self._intake.unstable) or self._first_training.train_when_enough() or worked
 
     def _forget(self) -> None:
         """What is remembered of the database may not be so any more."""
@@ -253,34 +253,34 @@ class Service:
     def _idle(self) -> None:
         """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
         settle_s = self._config.drop.settle_ms / 1000
-        pause = settle_s if self._intake.unsettled else self._config.drop.rescan_s
+        pause = settle_s if self._intake.unstable else self._config.drop.rescan_s
         until = self._now() + min(
             pause, *(max(0.0, each.next_due_s()) for each in (self._intake, self._first_training))
         )
         missing = self._first_training.missing_rows()
         if self._intake.source.missing is not None:
-            self._attending.doing("source missing", self._intake.source.missing)
-        elif missing and self._intake.waiting:
-            self._attending.doing("gathering", f"{missing} rows missing before the first training")
+            self._heartbeat.doing("source missing", self._intake.source.missing)
+        elif missing and self._intake.pending:
+            self._heartbeat.doing("gathering", f"{missing} rows missing before the first training")
         else:
-            self._attending.doing("idle")
-        self._attending.attend()
+            self._heartbeat.doing("idle")
+        self._heartbeat.beat()
         while not (self._stop.is_set() or self._changed.is_set() or self._lifecycle.asked) and self._now() < until:
             self._changed.wait(min(COMMANDS_S, max(0.0, until - self._now())))
-            self._attending.attend()
+            self._heartbeat.beat()
         if self._lifecycle.asked:
             return
-        if self._intake.unsettled and self._now() < until:
+        if self._intake.unstable and self._now() < until:
             # An event came before the files had time to settle: further ones do not wake us meanwhile.
             until = self._now() + settle_s
             while not self._stop.is_set() and self._now() < until:
                 self._stop.wait(min(COMMANDS_S, max(0.0, until - self._now())))
-                self._attending.attend()
+                self._heartbeat.beat()
 
     def _summary(self) -> str:
         """How far the work is, for people who ask the service manager."""
-        waiting = len(self._intake.waiting) + self._intake.queued
-        rows_per_s = float(self._journal.figures.get("rows_per_s") or 0)
+        waiting = len(self._intake.pending) + self._intake.queued
+        rows_per_s = float(self._events.figures.get("rows_per_s") or 0)
         parts = [f"{waiting:,} files wait, {self._done:,} done"]
         parts += [f"{self._intake.rejected:,} rejected"] if self._intake.rejected else []
         parts += [f"{rows_per_s:,.0f} rows/s"] if rows_per_s else []
@@ -310,74 +310,74 @@ class Service:
         until = self._now() + _SLICE_S
         worked = False
         while not self._stop.is_set() and self._now() < until:
-            waiting = self._first_training.next_to_survey()
-            if waiting is None:
+            pending = self._first_training.next_to_survey()
+            if pending is None:
                 break
-            self._with(waiting, self._first_training.survey)
+            self._with(pending, self._first_training.survey)
             worked = True
         return worked
 
     def _encode_some(self, generation: Generation) -> bool:
-        """Encode files for a while, or one for as long as no other waits; whether there was one."""
+        """Encode pending files for about a second. Returns True if there were any."""
         until = self._now() + _SLICE_S
         worked = False
         while not (self._stop.is_set() or self._wal.told) and (not worked or self._now() < until):
-            chosen = self._turns.choose(self._intake.waiting)
+            chosen = self._scheduler.choose(self._intake.pending)
             if chosen is None:
                 break
-            if self._turns.is_new(chosen) and self._intake.is_small(self._intake.waiting[chosen].file):
+            if self._scheduler.is_new(chosen) and self._intake.is_small(self._intake.pending[chosen].file):
                 self._encode_together(chosen, generation)
             else:
-                self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+                self._with(self._intake.pending[chosen], lambda each: self._encode(each, generation))
             worked = True
         return worked
 
     def _encode_together(self, chosen: int | None, generation: Generation) -> None:
         """A small file and those that follow it, for a moment, with one commit for all of them."""
         failed: DeviceError | None = None
-        with self._intake.together() as in_time, self._attending.undisturbed():
+        with self._intake.together() as in_time, self._heartbeat.without_heartbeat():
             try:
-                while chosen is not None and self._intake.is_small(self._intake.waiting[chosen].file):
-                    self._with(self._intake.waiting[chosen], lambda each: self._encode(each, generation))
+                while chosen is not None and self._intake.is_small(self._intake.pending[chosen].file):
+                    self._with(self._intake.pending[chosen], lambda each: self._encode(each, generation))
                     if self._stop.is_set() or not in_time():
                         break
-                    chosen = self._turns.next_new(self._intake.waiting)
+                    chosen = self._scheduler.next_new(self._intake.pending)
             except DeviceError as error:
                 failed = error  # it ends the process, once what was done before it is committed
         if failed is not None:
             raise failed
-        self._attending.attend()
+        self._heartbeat.beat()
 
-    def _encode(self, waiting: Waiting, generation: Generation) -> None:
+    def _encode(self, pending: PendingFile, generation: Generation) -> None:
         """Give a file its turn: to its end, or until the slice is over and others wait."""
-        file, file_id = waiting.file, waiting.ledger.id
+        file, file_id = pending.file, pending.ledger.id
         started = self._now()
-        self._attending.doing("encoding", file.name)
-        job = self._turns.resume(file_id) or encode_steps(
+        self._heartbeat.doing("encoding", file.name)
+        job = self._scheduler.resume(file_id) or encode_steps(
             self._writer,
-            waiting,
+            pending,
             generation=generation.generation,
             encoder=self._encoders.get,
             learner=self._learner,
             spool=self._spool if self._config.spools else None,
             settings=self._config.ingest,
-            in_hand=self._in_hand,
+            crash_marker=self._crash_marker,
             watchdog=self._watchdog,
             stages=self._stages,
         )
         done_before = self._writer.file(file_id).rows_done
-        with self._throughput.turn(), self._progress.task(file.name, waiting.ledger.rows or 0) as advance:
-            self._throughput.file_at(file.name, waiting.ledger.rows or 0, done_before, file.signature.size_bytes)
+        with self._throughput.turn(), self._progress.task(file.name, pending.ledger.rows or 0) as advance:
+            self._throughput.file_at(file.name, pending.ledger.rows or 0, done_before, file.signature.size_bytes)
             advance(done_before)
             for rows in job:
                 advance(rows)
                 begun = self._writer.file(file_id)
                 self._throughput.file_at(file.name, begun.rows or 0, begun.rows_done, file.signature.size_bytes)
-                self._attending.attend()
-                others = len(self._intake.waiting) > 1 or self._intake.queued or self._changed.is_set()
+                self._heartbeat.beat()
+                others = len(self._intake.pending) > 1 or self._intake.queued or self._changed.is_set()
                 slice_over = self._now() - started >= _SLICE_S and (others or self._intake.next_due_s() <= 0)
-                if self._stop.is_set() or slice_over or (not self._attending.is_undisturbed and self._wal.is_full()):
-                    self._turns.lay_aside(file_id, job)
+                if self._stop.is_set() or slice_over or (not self._heartbeat.is_undisturbed and self._wal.is_full()):
+                    self._scheduler.suspend(file_id, job)
                     return
         ledger = self._writer.file(file_id)
         if ledger.status == "done":
@@ -391,26 +391,26 @@ class Service:
         parts += [f"{done.kept:,} had an ID already"] if done.kept else []
         parts += [f"{done.replaced:,} replaced"] if done.replaced else []
         parts += [f"{done.rejected:,} left out ({done.reason})"] if done.rejected else []
-        self._journal.info(f"{name}: {', '.join(parts)}, {elapsed_s:.1f} s")
+        self._events.info(f"{name}: {', '.join(parts)}, {elapsed_s:.1f} s")
 
-    def _with(self, waiting: Waiting, work: Callable[[Waiting], None]) -> None:
+    def _with(self, pending: PendingFile, work: Callable[[PendingFile], None]) -> None:
         """Work on a file; a file's fault, a moving file and the machine's fault each have their own end."""
-        ledger = waiting.ledger
-        self._in_hand.take(waiting.file.name, signature_text(waiting.file), self._writer.file(ledger.id).rows_done)
+        ledger = pending.ledger
+        self._crash_marker.set(pending.file.name, signature_text(pending.file), self._writer.file(ledger.id).rows_done)
         try:
-            work(waiting)
+            work(pending)
         except BadFileError as error:
-            self._intake.reject(waiting, str(error))
+            self._intake.reject(pending, str(error))
         except FileChangedError as error:
             # What it holds now is another content: it settles, and is registered, anew.
-            self._intake.waiting.pop(ledger.id, None)
-            self._intake.unsettled = True
+            self._intake.pending.pop(ledger.id, None)
+            self._intake.unstable = True
             self._writer.defer(ledger.id, str(error))
         except (OSError, MemoryError, MachineError) as error:
-            self._intake.postpone(waiting.file, ledger, f"cannot be worked on: {error_text(error)}")
+            self._intake.postpone(pending.file, ledger, f"cannot be worked on: {error_text(error)}")
         except DeviceError as error:
-            self._intake.postpone(waiting.file, ledger, str(error))
+            self._intake.postpone(pending.file, ledger, str(error))
             with contextlib.suppress(MachineError):
-                self._in_hand.release()
+                self._crash_marker.clear()
             raise
-        self._in_hand.release()
+        self._crash_marker.clear()

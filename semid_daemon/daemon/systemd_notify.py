@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-_FEEDINGS = 4  # of the watchdog within the time it waits
+_FEEDINGS = 4  # WATCHDOG=1 is sent four times per timeout
 _EXTENSION_S = 60.0  # asked for, again and again, while starting or stopping takes long
 
 

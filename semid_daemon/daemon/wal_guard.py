@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.writer import Writer
 
 WAL_FULL = (
@@ -16,9 +16,9 @@ WAL_FULL = (
 class WalLimit:
     """Sets the limit, and tells when it is reached. `told`: that the log was full when it was last looked at."""
 
-    def __init__(self, writer: Writer, journal: Journal, database: Path, limit_bytes: int) -> None:
+    def __init__(self, writer: Writer, events: EventLog, database: Path, limit_bytes: int) -> None:
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._database = database
         self._limit_bytes = limit_bytes
         self.told = False
@@ -28,10 +28,10 @@ class WalLimit:
         """Whether readers that hold old snapshots keep the write-ahead log from being emptied."""
         if self._writer.wal_bytes() < self._limit_bytes or self._writer.checkpoint():
             if self.told:
-                self._journal.info("the write-ahead log could be emptied; going on")
+                self._events.info("the write-ahead log could be emptied; going on")
             self.told = False
             return False
         if not self.told:
-            self._journal.warning(f"{self._database}: {WAL_FULL}")
+            self._events.warning(f"{self._database}: {WAL_FULL}")
         self.told = True
         return True

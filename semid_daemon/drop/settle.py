@@ -33,6 +33,6 @@ class Settling:
         self._seen = seen
         return settled, len(settled) < len(files)
 
-    def resting_s(self, name: str, now: float) -> float:
+    def stable_for_s(self, name: str, now: float) -> float:
         """How long the file has looked the same, in seconds."""
         return now - self._seen[name].since if name in self._seen else 0.0

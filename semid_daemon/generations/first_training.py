@@ -19,11 +19,11 @@ from semid_daemon.config import Config
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.open_embeddings import rows_of, survey, wrong_dimension
-from semid_daemon.ingest.pending import Waiting
+from semid_daemon.ingest.pending import PendingFile
 from semid_daemon.quantizer import Device, Encoder, describe_device
-from semid_daemon.runtime.background import each_meanwhile
+from semid_daemon.runtime.background import iterate_in_background
 from semid_daemon.runtime.device_watchdog import Watchdog
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.generations import Origin
 from semid_daemon.store.write.writer import Writer
@@ -53,7 +53,7 @@ class FirstTraining:
         self,
         config: Config,
         writer: Writer,
-        journal: Journal,
+        events: EventLog,
         progress: Progress,
         intake: Intake,
         device: Device,
@@ -66,7 +66,7 @@ class FirstTraining:
     ) -> None:
         self._config = config
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._progress = progress
         self._intake = intake
         self._device = device
@@ -84,7 +84,7 @@ class FirstTraining:
         """How many more rows are needed before the first training; 0 once there is a generation."""
         if self._writer.active_generation() is not None:
             return 0
-        return max(0, self._config.training.min_rows - self._intake.waiting.rows_usable)
+        return max(0, self._config.training.min_rows - self._intake.pending.rows_usable)
 
     def next_due_s(self) -> float:
         """How long until a training that the machine refused is tried again; infinite when there is none."""
@@ -92,19 +92,19 @@ class FirstTraining:
 
     # -- counting ----------------------------------------------------------------------------------
 
-    def next_to_survey(self) -> Waiting | None:
+    def next_to_survey(self) -> PendingFile | None:
         """A file whose usable rows are not counted yet."""
-        return self._intake.waiting.first_uncounted()
+        return self._intake.pending.first_uncounted()
 
-    def survey(self, waiting: Waiting) -> None:
+    def survey(self, waiting: PendingFile) -> None:
         """Read one file through, to know what is gathered."""
         self._doing("gathering", waiting.file.name)
         surveyed = survey(self._writer, waiting, self._config.ingest, self._check_dim, self._tick)
-        self._intake.waiting[waiting.ledger.id] = surveyed
+        self._intake.pending[waiting.ledger.id] = surveyed
 
     def _check_dim(self, dim: int) -> None:
         """The catalogue's dimension is the configured one, else that of the first gathered file with rows to use."""
-        first = self._intake.waiting.first_usable()
+        first = self._intake.pending.first_usable()
         if self._config.quantizer.dim is not None:
             expected, whose = self._config.quantizer.dim, "quantizer.dim in semid.toml"
         elif first is not None and first.ledger.dim is not None:
@@ -121,7 +121,7 @@ class FirstTraining:
 
     def train_when_enough(self) -> bool:
         """Publish generation 1 once all that lies there is counted, and enough; whether that was tried."""
-        gathered = self._intake.waiting
+        gathered = self._intake.pending
         if self._now() < self._not_before or not gathered or self.missing_rows() or self.superseded():
             return False
         if gathered.first_uncounted() is not None:
@@ -141,18 +141,18 @@ class FirstTraining:
             self._intake.rescan()  # a gathered file is no longer what it was
             self._not_before = self._now() + 1.0
         except RowsChangedError as error:
-            self._journal.info(f"counting the gathered rows anew: {error}")
+            self._events.info(f"counting the gathered rows anew: {error}")
             for each in waiting:
                 unknown = replace(each.ledger, rows_usable=None)
-                self._intake.waiting[each.ledger.id] = Waiting(each.file, unknown)
+                self._intake.pending[each.ledger.id] = PendingFile(each.file, unknown)
         except (OSError, MemoryError) as error:
             self._failures += 1
             pause = pause_s(_FIRST_PAUSE_S, self._failures)
             self._not_before = self._now() + pause
-            self._journal.warning(f"training put off: {error_text(error)}; tried again in {pause:,.0f} s")
+            self._events.warning(f"training put off: {error_text(error)}; tried again in {pause:,.0f} s")
         return True
 
-    def _train(self, waiting: list[Waiting]) -> None:
+    def _train(self, waiting: list[PendingFile]) -> None:
         quantizer, training = self._config.quantizer, self._config.training
         dim = next(each.ledger.dim for each in waiting if each.ledger.dim)
         total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
@@ -164,7 +164,7 @@ class FirstTraining:
             dim=dim,
             seed=quantizer.seed,
         )
-        self._journal.info(
+        self._events.info(
             f"training generation 1 on {sample_ND.shape[0]:,} of {total_rows:,} rows × {dim}: {quantizer.layers} layers"
             f" of {quantizer.codebook_size} codes, {training.trainer}, on {describe_device(self._device)}"
         )
@@ -187,7 +187,7 @@ class FirstTraining:
         trainer = make_trainer(quantizer, training, self._device)
         run = self._writer.next_training_run()
         with self._progress.task("training", trainer.max_steps, "steps") as advance:
-            steps = each_meanwhile(trainer.train(sample_ND), self._tick)
+            steps = iterate_in_background(trainer.train(sample_ND), self._tick)
             if rest is not None:
                 # Here the reading of files sees to the heartbeat.
                 steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
@@ -195,10 +195,10 @@ class FirstTraining:
                 self._record(run, step)
                 advance(1)
                 if self._stop.is_set():
-                    self._journal.info("training interrupted; it starts anew with the next run")
+                    self._events.info("training interrupted; it starts anew with the next run")
                     return None
                 if self.superseded():
-                    self._journal.info("training ended: generation 1 is imported")
+                    self._events.info("training ended: generation 1 is imported")
                     return None
         return trainer.codebooks
 
@@ -213,7 +213,7 @@ class FirstTraining:
         Raises CodebookError where gathered files are of another dimension: all of them would be rejected.
         """
         started = self._now()
-        gathered = self._intake.waiting
+        gathered = self._intake.pending
         waiting = [gathered[file_id] for file_id in sorted(gathered) if gathered[file_id].ledger.rows_usable]
         for each in waiting:
             if each.ledger.dim != codebooks.dim:
@@ -251,6 +251,6 @@ class FirstTraining:
             origin=origin,
         )
         self._unpublished = None
-        self._journal.info(
+        self._events.info(
             f"generation {generation.generation} published after {trained.elapsed_s:.1f} s: {fingerprint}"
         )

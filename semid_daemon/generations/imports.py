@@ -70,9 +70,9 @@ class CodebookImports:
         self._wanted = (name, str(given))
         return None
 
-    def work(self, unsettled: bool) -> bool:
+    def work(self, unstable: bool) -> bool:
         """Publish generation 1, where that is asked for; whether it was. Files that come just now are waited for."""
-        if self._wanted is None or (unsettled and self._now() < self._wanted_at + _PATIENCE_S):
+        if self._wanted is None or (unstable and self._now() < self._wanted_at + _PATIENCE_S):
             return False
         name, given = self._wanted
         try:

@@ -13,7 +13,7 @@ from semid_daemon.config import Config
 from semid_daemon.generations.prepare import CannotPrepareError, GenerationBuilder, Steps
 from semid_daemon.generations.source_rows import RowsGoneError
 from semid_daemon.ingest.learner import Learner
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.generations import Origin
 from semid_daemon.store.write.writer import Generation, Writer
 
@@ -44,7 +44,7 @@ class GenerationLifecycle:
         self,
         config: Config,
         writer: Writer,
-        journal: Journal,
+        events: EventLog,
         learner: Learner,
         builder: GenerationBuilder,
         *,
@@ -55,7 +55,7 @@ class GenerationLifecycle:
     ) -> None:
         self._settings = config.generations
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._learner = learner
         self._builder = builder
         self._stop = stop
@@ -183,7 +183,7 @@ class GenerationLifecycle:
                 self._writer.begin_deleting(generation.generation)
                 self._tell_failed(whose, why)
         self._tell_failed(name, why)
-        self._journal.warning(f"{_KINDS.get(name, 'the generation was not prepared or promoted')}: {why}")
+        self._events.warning(f"{_KINDS.get(name, 'the generation was not prepared or promoted')}: {why}")
 
     def _tell_failed(self, name: str, why: str) -> None:
         if name.startswith(_AUTO) or name in _KINDS:
@@ -257,7 +257,7 @@ class GenerationLifecycle:
         yield from self._builder.compare(active.generation, number)
         yield from self._builder.measure(number)
         self._writer.set_ready(number)
-        self._journal.info(
+        self._events.info(
             f"generation {number} is ready: `semid compare {active.generation} {number}` shows what would change,"
             f" `semid promote {number}` makes it the active one"
         )
@@ -276,7 +276,7 @@ class GenerationLifecycle:
         self._writer.switch_to(request.generation, request.name)
         self._learner.forget()
         self._requests.pop(request.name, None)
-        self._journal.info(f"generation {request.generation} is active; it was generation {active.generation} before")
+        self._events.info(f"generation {request.generation} is active; it was generation {active.generation} before")
 
 
 def _kind(name: str) -> str:

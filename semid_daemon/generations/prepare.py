@@ -24,9 +24,9 @@ from semid_daemon.generations.source_rows import RowsGoneError, SourceChunk, Sou
 from semid_daemon.ingest.learner import Learner
 from semid_daemon.quantizer import Device, Encoder, neighbours, quantization_errors, shared_prefixes
 from semid_daemon.quantizer.device_faults import device_errors, encode_rows
-from semid_daemon.runtime.background import each_meanwhile, meanwhile
+from semid_daemon.runtime.background import iterate_in_background, run_in_background
 from semid_daemon.runtime.device_watchdog import Watchdog
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.chunks import Chunk
 from semid_daemon.store.write.generations import Origin
 from semid_daemon.store.write.writer import Generation, Metric, Writer
@@ -61,7 +61,7 @@ class GenerationBuilder:
         self,
         config: Config,
         writer: Writer,
-        journal: Journal,
+        events: EventLog,
         device: Device,
         encoder: Callable[[int], Encoder],
         learner: Learner,
@@ -73,7 +73,7 @@ class GenerationBuilder:
     ) -> None:
         self._config = config
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._device = device
         self._encoder = encoder
         self._learner = learner
@@ -125,7 +125,7 @@ class GenerationBuilder:
             collisions=self._config.generations.collisions,
             bucket_capacity=self._config.generations.bucket_capacity,
         )
-        self._journal.info(
+        self._events.info(
             f"generation {generation.generation} prepared from {_ORIGINS[origin]}: {fingerprint};"
             f" {active.items:,} items are encoded with it now, none of them changes before `semid promote`"
         )
@@ -159,7 +159,7 @@ class GenerationBuilder:
             raise CannotPrepareError(f"{len(sample_ND):,} rows for {quantizer.codebook_size} codes")
         trainer = make_trainer(quantizer, training, self._device)
         run = self._writer.next_training_run()
-        steps: Iterator[TrainingStep] = each_meanwhile(trainer.train(sample_ND), self._tick)
+        steps: Iterator[TrainingStep] = iterate_in_background(trainer.train(sample_ND), self._tick)
         if len(sample_ND) < total_rows:
 
             def rest() -> Iterable[FloatArray]:
@@ -175,7 +175,9 @@ class GenerationBuilder:
         new_NL = yield from self._encoded(Encoder(trainer.codebooks, self._device), few_ND)
         old_NL = yield from self._encoded(old, few_ND)
         self._doing("training", "matching code numbers to the active generation's")
-        matched = meanwhile(lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL), self._tick)
+        matched = run_in_background(
+            lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL), self._tick
+        )
         return _Trained(matched, total_rows, few_ND)
 
     def _encoded(self, encoder: Encoder, rows_ND: FloatArray) -> Generator[None, None, CodeArray]:
@@ -245,7 +247,7 @@ class GenerationBuilder:
         else:
             with self._watchdog.watch(f"generation {number}: encoding chunk {chunk.id}"):
                 encoder = self._encoder(number)
-                codes_NL = meanwhile(lambda: encode_rows(encoder, batch.embeddings_ND), self._tick)
+                codes_NL = run_in_background(lambda: encode_rows(encoder, batch.embeddings_ND), self._tick)
         placement = self._writer.place_again(
             number, batch, codes_NL, kept.contents, self._learner.ranked(number, batch.embeddings_ND, codes_NL)
         )
@@ -363,7 +365,7 @@ class GenerationBuilder:
             yield
         path = self._config.codebooks_dir / f"{fingerprint}.safetensors"
         path.unlink(missing_ok=True)
-        self._journal.info(f"generation {number} deleted: {fingerprint}")
+        self._events.info(f"generation {number} deleted: {fingerprint}")
 
 
 _ORIGINS = {

@@ -1,7 +1,7 @@
-"""What the daemon has in hand at this moment, in a small file that outlives the process.
+"""The file that the daemon works on at this moment, named in a small marker file that outlives the process.
 
-Written before a file is opened and at every step of it, blanked at every orderly end. What is found
-there at start killed the process before, or was in hand when something else did. It is not synced to disk:
+The marker is set before a file is opened and at every step of it, and cleared at every orderly end. If it is set
+at start-up, the previous process died while it handled that file, whatever the cause. It is not synced to disk:
 only a process's death counts, and the kernel keeps what that process wrote.
 """
 
@@ -20,8 +20,8 @@ MOST_DEATHS = 10  # from here on it is rejected even if that goes well
 _BLOCK_BYTES = 4096
 
 
-class InHand:
-    """`take` and `release` cost one system call, and raise MachineError when the disk does not let them.
+class CrashMarker:
+    """`set` and `clear` cost one system call, and raise MachineError when the disk does not let them.
 
     The file keeps its blocks: once there was space for it, a full disk does not keep it from being written.
     """
@@ -43,11 +43,11 @@ class InHand:
         except (ValueError, TypeError):  # blank, or cut off by the death itself
             return None
 
-    def take(self, name: str, signature: str, row: int) -> None:
+    def set(self, name: str, signature: str, row: int) -> None:
         self._write(json.dumps([name, signature, row]).encode())
         failpoint("in-hand")
 
-    def release(self) -> None:
+    def clear(self) -> None:
         self._write(b"")
 
     def _write(self, text: bytes) -> None:

@@ -17,11 +17,11 @@ from semid_daemon.codebooks.spool import Spool
 from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import signature_text
 from semid_daemon.formats import EmbeddingSource
-from semid_daemon.ingest.crash_marker import InHand
-from semid_daemon.ingest.learner import Learner, Lesson
+from semid_daemon.ingest.crash_marker import CrashMarker
+from semid_daemon.ingest.learner import ChunkUpdate, Learner
 from semid_daemon.ingest.open_embeddings import open_embeddings, rows_at_once, usable, wrong_dimension
-from semid_daemon.ingest.pending import Waiting
-from semid_daemon.ingest.pipeline import Demand, ahead, mapped
+from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.ingest.pipeline import Backlog, mapped, prefetch
 from semid_daemon.quantizer import Encoder, OnDevice, memory_for, reserve_core
 from semid_daemon.quantizer.device_faults import copied, device_errors, encode_rows
 from semid_daemon.runtime.device_watchdog import Watchdog
@@ -46,14 +46,14 @@ class Encoded:
 
 def encode_steps(
     writer: Writer,
-    waiting: Waiting,
+    pending: PendingFile,
     *,
     generation: int,
     encoder: Callable[[int], Encoder],
     learner: Learner,
     spool: Spool | None,
     settings: Ingest,
-    in_hand: InHand,
+    crash_marker: CrashMarker,
     watchdog: Watchdog,
     stages: Stages,
 ) -> Generator[int, None, None]:
@@ -65,15 +65,15 @@ def encode_steps(
     that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
     commits, here, touch the database, in order.
     """
-    name, signature = waiting.file.name, signature_text(waiting.file)
-    with open_embeddings(waiting.file) as (opened, source):
-        begun = writer.file(waiting.ledger.id).generation or generation
+    name, signature = pending.file.name, signature_text(pending.file)
+    with open_embeddings(pending.file) as (opened, source):
+        begun = writer.file(pending.ledger.id).generation or generation
         encode = encoder(begun)
         if source.rows and source.dim != encode.codebooks.dim:
             raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
         at_a_time = rows_at_once(settings, source.dim)
         ledger = writer.begin_loading(
-            waiting.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
+            pending.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
         )
         at_a_time = ledger.chunk_rows or at_a_time  # as it was begun
         yield ledger.rows_done
@@ -144,7 +144,7 @@ def encode_steps(
                         chunk = None  # a file may be laid aside for others, and chunks are large
                         if rows + at_a_time <= settings.chunk_rows and time.monotonic() < until:
                             chunk, fault = _following(chunks)
-                in_hand.take(name, signature, row)
+                crash_marker.set(name, signature, row)
                 yield rows
                 if fault is not None:
                     raise fault
@@ -185,13 +185,13 @@ def _at_work(stage: str, stages: Stages, watchdog: Watchdog, what: str) -> Itera
         yield
 
 
-def _learned(learning: Future[Lesson | None] | None, stages: Stages) -> Learned | None:
+def _learned(learning: Future[ChunkUpdate | None] | None, stages: Stages) -> Learned | None:
     """What a chunk leaves, once it has been learned from: the last that its commit waits for."""
     if learning is None:
         return None
     with stages.waiting("commit"):
-        lesson = learning.result()
-    return None if lesson is None else lesson.learned
+        update = learning.result()
+    return None if update is None else update.learned
 
 
 def _encoded(
@@ -226,15 +226,15 @@ def _encoded(
         # While chunks wait to be committed, commits get a core to themselves.
         with (
             _at_work("encode", stages, watchdog, what),
-            reserve_core() if demand.is_met else contextlib.nullcontext(),
+            reserve_core() if backlog.has_item else contextlib.nullcontext(),
         ):
             codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
             return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
 
-    demand = Demand()
+    backlog = Backlog()
     if source.rows - ledger.rows_done <= at_a_time:
         return mapped(encode, read())  # a single chunk has nothing to overlap with
-    chunks = ahead(read(), "read")
+    chunks = prefetch(read(), "read")
     if encoder.device.type != "cpu":
-        chunks = ahead(mapped(copy, chunks), "copy")
-    return ahead(mapped(encode, chunks), "encode", _PATIENCE_S, demand)
+        chunks = prefetch(mapped(copy, chunks), "copy")
+    return prefetch(mapped(encode, chunks), "encode", _PATIENCE_S, backlog)

@@ -17,13 +17,13 @@ from semid_daemon.drop.dispose import delete, move_away, reject
 from semid_daemon.drop.open_file import FileChangedError, signature_text
 from semid_daemon.drop.scan import Scan
 from semid_daemon.drop.settle import Settling
-from semid_daemon.ingest.crash_marker import InHand
-from semid_daemon.ingest.pending import Waiting, WaitingFiles
-from semid_daemon.ingest.quarantine import Suspects
+from semid_daemon.ingest.crash_marker import CrashMarker
+from semid_daemon.ingest.pending import PendingFile, PendingFiles
+from semid_daemon.ingest.quarantine import Quarantine
 from semid_daemon.ingest.register import register, register_unopened
 from semid_daemon.ingest.retry import GONE, retry
 from semid_daemon.ingest.source import DropDirectory
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.writer import LedgerFile, Sighting, Writer
 
@@ -44,9 +44,9 @@ class Intake:
         self,
         config: Config,
         writer: Writer,
-        journal: Journal,
+        events: EventLog,
         progress: Progress,
-        in_hand: InHand,
+        crash_marker: CrashMarker,
         tick: Tick,
         stop: threading.Event,
         *,
@@ -55,9 +55,9 @@ class Intake:
     ) -> None:
         self._config = config
         self._writer = writer
-        self._journal = journal
+        self._events = events
         self._progress = progress
-        self._in_hand = in_hand
+        self._crash_marker = crash_marker
         self._tick = tick
         self._heed_retry_times = heed_retry_times
         self._now = now
@@ -72,10 +72,10 @@ class Intake:
         self._accounted = False
         self._moves: list[Callable[[], None]] | None = None  # of files that end together
         self._scan_again = 0.0
-        self.source = DropDirectory(config, journal, tick)
-        self.waiting = WaitingFiles()
-        self.suspects = Suspects(writer, journal, in_hand, config.ingest.chunk_rows, tick, stop.is_set)
-        self.unsettled = False
+        self.source = DropDirectory(config, events, tick)
+        self.pending = PendingFiles()
+        self.quarantine = Quarantine(writer, events, crash_marker, config.ingest.chunk_rows, tick, stop.is_set)
+        self.unstable = False
         self.rejected = 0
         self.deferred = 0
 
@@ -85,21 +85,21 @@ class Intake:
         """Scan the drop directory, queue what has settled, forget what has gone."""
         started = self._now()
         if started < self._scan_again:
-            self.unsettled = True
+            self.unstable = True
             return
         found = self.source.look(self._found)
         if found is None:
             self._give_up_waiting()
             return
         if self._found is not None and self._found.root != found.root:
-            self.waiting.clear()
+            self.pending.clear()
         now = self._now()
-        settled, self.unsettled = self._settling.look(found.files, now)
+        settled, self.unstable = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
         self._not_before = {name: at for name, at in self._not_before.items() if name in found.files}
         self._contents = {name: file_id for name, file_id in self._contents.items() if name in found.files}
         self._drop_changed(found)
-        in_work = {waiting.file.name: signature_text(waiting.file) for waiting in self.waiting.values()}
+        in_work = {pending.file.name: signature_text(pending.file) for pending in self.pending.values()}
         self._queue = {
             file.name: file
             for file in settled
@@ -116,36 +116,36 @@ class Intake:
 
     def _drop_changed(self, found: Scan) -> None:
         """What waited under a name that holds something else by now: that is registered once it has settled."""
-        for waiting in list(self.waiting.values()):
-            file = found.files.get(waiting.file.name)
-            if file is not None and signature_text(file) != signature_text(waiting.file):
-                del self.waiting[waiting.ledger.id]
-                self._writer.defer(waiting.ledger.id, _CHANGED)
+        for pending in list(self.pending.values()):
+            file = found.files.get(pending.file.name)
+            if file is not None and signature_text(file) != signature_text(pending.file):
+                del self.pending[pending.ledger.id]
+                self._writer.defer(pending.ledger.id, _CHANGED)
 
     def _give_up_waiting(self) -> None:
         """The source is missing: what is there when it is back may be another directory."""
         self._accounted = True
-        self.unsettled = False
+        self.unstable = False
         self._queue.clear()
-        self.waiting.clear()
+        self.pending.clear()
         self._found = None
 
     def _forget_gone(self, found: Scan) -> None:
         """What waited and is not there any more."""
-        gone = [waiting for waiting in self.waiting.values() if waiting.file.name not in found.files]
-        for waiting in gone:
-            del self.waiting[waiting.ledger.id]
-            self._writer.defer(waiting.ledger.id, GONE)
+        gone = [pending for pending in self.pending.values() if pending.file.name not in found.files]
+        for pending in gone:
+            del self.pending[pending.ledger.id]
+            self._writer.defer(pending.ledger.id, GONE)
 
     def _account(self, found: Scan) -> None:
         """Once, when all is taken up: what the ledger still waits for and is not there any more."""
-        if self._accounted or self.unsettled or self._queue:
+        if self._accounted or self.unstable or self._queue:
             return
         self._accounted = True
         elsewhere = 0
         for sighting in self._writer.unfinished_files():
             ledger = sighting.ledger
-            if ledger.id in self.waiting or self._is_there(sighting, found):
+            if ledger.id in self.pending or self._is_there(sighting, found):
                 continue
             if sighting.root != found.root:
                 elsewhere += 1
@@ -154,7 +154,7 @@ class Intake:
             elif ledger.status != "deferred" or ledger.retry_at:
                 self._writer.defer(ledger.id, GONE)
         if elsewhere:
-            self._journal.warning(
+            self._events.warning(
                 f"source missing: {elsewhere:,} unfinished files were seen in another directory than what is now"
                 f" {self._config.drop_dir} (made anew, or not mounted); they stay as they are in the ledger"
             )
@@ -191,7 +191,7 @@ class Intake:
         worked = False
 
         def is_next(small: bool) -> bool:
-            if not self._queue or not (gathering or len(self.waiting) < MOST_WAITING):
+            if not self._queue or not (gathering or len(self.pending) < MOST_WAITING):
                 return False
             return self.is_small(next(iter(self._queue.values()))) or not small
 
@@ -211,13 +211,14 @@ class Intake:
 
     def is_small(self, file: DropFile) -> bool:
         """Whether so little is to be done with a file that many of them are better done together."""
-        return file.signature.size_bytes <= _SMALL_BYTES and file not in self.suspects
+        return file.signature.size_bytes <= _SMALL_BYTES and file not in self.quarantine
 
     @contextlib.contextmanager
     def together(self) -> Iterator[Callable[[], bool]]:
         """Small files that end with one commit, which are moved after it; gives whether there is time for more.
 
-        Nothing else is attended to meanwhile. When it raises, nothing of all this is known, and it is done anew.
+        Nothing else is attended to meanwhile. If it raises, the transaction is rolled back and the files are
+        registered again.
         """
         until = self._now() + _TOGETHER_S
         self._moves = []
@@ -227,9 +228,9 @@ class Intake:
         except BaseException:
             self._moves = None
             self._queue.clear()
-            self.waiting.clear()
+            self.pending.clear()
             self._contents.clear()
-            self.unsettled = True
+            self.unstable = True
             raise
         moves, self._moves = self._moves, None
         for move in moves:
@@ -244,20 +245,20 @@ class Intake:
 
     def _take_up_next(self) -> None:
         file = self._queue.pop(next(iter(self._queue)))
-        self._in_hand.take(file.name, signature_text(file), 0)
+        self._crash_marker.set(file.name, signature_text(file), 0)
         self._take_up(file)
-        self._in_hand.release()
+        self._crash_marker.clear()
 
     def _take_up(self, file: DropFile) -> None:
         """Register one settled file, unless it moves on meanwhile or the machine does not let us."""
         try:
-            how = self.suspects.how_it_kills(file)
+            how = self.quarantine.why_quarantined(file)
             if how is None:
                 self._register(file)
             else:
                 self._quarantine(file, how)
         except FileChangedError:
-            self.unsettled = True
+            self.unstable = True
         except (OSError, MemoryError) as error:
             self.postpone(file, None, f"cannot be read or moved: {error_text(error)}")
 
@@ -270,53 +271,53 @@ class Intake:
                 if self._moves is None:
                     self._tick()
 
-            registered = register(self._writer, file, self._root, on_hashed, lambda: self._has_rested(file))
+            registered = register(self._writer, file, self._root, on_hashed, lambda: self._is_stable(file))
         ledger = registered.ledger
         if ledger is not None:
             former = self._contents.get(file.name, ledger.id)
             self._contents[file.name] = ledger.id
-            if former != ledger.id and former not in self.waiting:
+            if former != ledger.id and former not in self.pending:
                 self._writer.defer(former, _CHANGED)
         if ledger is None:
-            self.unsettled = True
+            self.unstable = True
         elif ledger.status == "done":
             self.finish(file, ledger)
         elif ledger.status == "rejected":
             self._reject_known(file, ledger, ledger.reason or "rejected before")
         elif registered.problem is not None:
-            self.reject(Waiting(file, ledger), str(registered.problem))
+            self.reject(PendingFile(file, ledger), str(registered.problem))
         elif self._heed_retry_times and ledger.retry_at and file.name not in self._not_before:
             # Put off by an earlier run. The wall clock may have been set since: never wait longer than meant.
             longest_s = pause_s(self._config.ingest.retry_s, ledger.failures)
             self._not_before[file.name] = self._now() + min(longest_s, max(0.0, seconds_until(ledger.retry_at)))
         else:
             self._not_before.pop(file.name, None)
-            self.waiting.setdefault(ledger.id, Waiting(file, ledger))
+            self.pending.setdefault(ledger.id, PendingFile(file, ledger))
 
     @property
     def _root(self) -> str:
         return self._found.root if self._found else ""
 
-    def _has_rested(self, file: DropFile) -> bool:
+    def _is_stable(self, file: DropFile) -> bool:
         """Whether an incomplete file has looked the same for so long that nobody can be writing it."""
         grace_s = self._config.drop.incomplete_grace_s
-        rested_s = self._settling.resting_s(file.name, self._now())
+        stable_for_s = self._settling.stable_for_s(file.name, self._now())
         # The wall clock only shortens the wait for files that are plainly old; it is never relied on.
         age_s = time.time() - file.signature.mtime_ns / 1e9
-        return rested_s >= grace_s or age_s >= max(grace_s, 1.0)
+        return stable_for_s >= grace_s or age_s >= max(grace_s, 1.0)
 
     def _quarantine(self, file: DropFile, how: str) -> None:
         """Reject a file without ever parsing it."""
         with self._progress.task(f"hashing {file.name}", file.signature.size_bytes, "bytes") as advance:
             ledger = register_unopened(self._writer, file, self._root, advance)
-        self.reject(Waiting(file, ledger), f"{how}; look at it, then `semid retry` tries it again")
+        self.reject(PendingFile(file, ledger), f"{how}; look at it, then `semid retry` tries it again")
 
     # -- where files end ---------------------------------------------------------------------------
 
     def finish(self, file: DropFile, ledger: LedgerFile) -> None:
         """All rows are committed: move, keep or delete the file, as configured. What fails is done later."""
-        self.waiting.pop(ledger.id, None)
-        self.suspects.clear(file.name)
+        self.pending.pop(ledger.id, None)
+        self.quarantine.clear(file.name)
         self._once_committed(lambda: self._put_away(file, ledger))
 
     def _put_away(self, file: DropFile, ledger: LedgerFile) -> None:
@@ -333,17 +334,17 @@ class Intake:
 
         self._try_to(put_away, file, "done, but cannot be moved or deleted")
 
-    def reject(self, waiting: Waiting, reason: str) -> None:
+    def reject(self, pending: PendingFile, reason: str) -> None:
         """The file can never be used: the ledger says why, and the file goes to the rejected ones."""
-        self._writer.reject(waiting.ledger.id, reason)
-        self._reject_known(waiting.file, waiting.ledger, reason)
+        self._writer.reject(pending.ledger.id, reason)
+        self._reject_known(pending.file, pending.ledger, reason)
 
     def _reject_known(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
-        self.waiting.pop(ledger.id, None)
-        self.suspects.clear(file.name)
+        self.pending.pop(ledger.id, None)
+        self.quarantine.clear(file.name)
         if file.name not in self._failures:
             self.rejected += 1
-            self._journal.warning(f"{file.name}: rejected: {reason}")
+            self._events.warning(f"{file.name}: rejected: {reason}")
         self._once_committed(lambda: self._put_to_rejected(file, ledger, reason))
 
     def _put_to_rejected(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
@@ -357,7 +358,7 @@ class Intake:
         try:
             move()
         except FileChangedError:
-            self.unsettled = True  # what lies there now is another content: it settles, and is registered, anew
+            self.unstable = True  # what lies there now is another content: it settles, and is registered, anew
         except OSError as error:
             self._put_off(file, f"{fault}: {error_text(error)}")
         else:
@@ -369,7 +370,7 @@ class Intake:
         pause = pause_s(self._config.ingest.retry_s, failures)
         self._not_before[file.name] = self._now() + pause
         self.deferred += 1
-        self._journal.warning(f"{file.name}: {why}; tried again in {pause:,.0f} s")
+        self._events.warning(f"{file.name}: {why}; tried again in {pause:,.0f} s")
         return pause
 
     def postpone(self, file: DropFile, ledger: LedgerFile | None, reason: str) -> None:
@@ -379,13 +380,13 @@ class Intake:
             size_bytes = file.signature.size_bytes
             self._writer.record_unread(file.name, size_bytes, self._root, reason, utc_in(pause))
             return
-        self.waiting.pop(ledger.id, None)
+        self.pending.pop(ledger.id, None)
         pause = pause_s(self._config.ingest.retry_s, self._writer.file(ledger.id).failures + 1)
         self._not_before[file.name] = self._now() + pause
         self.deferred += 1
         # The ledger first: where even that fails, everything waits, and says so itself.
         self._writer.defer(ledger.id, reason, utc_in(pause))
-        self._journal.warning(f"{file.name}: deferred: {reason}; tried again in {pause:,.0f} s")
+        self._events.warning(f"{file.name}: deferred: {reason}; tried again in {pause:,.0f} s")
 
     # -- commands ----------------------------------------------------------------------------------
 
@@ -396,7 +397,7 @@ class Intake:
     def _forget(self, name: str) -> None:
         for memory in (self._not_before, self._failures, self._handled):
             memory.pop(name, None)
-        self.suspects.clear(name)
+        self.quarantine.clear(name)
 
     def rescan(self) -> None:
         """Forget what is only remembered: the next look takes everything that lies there up anew."""

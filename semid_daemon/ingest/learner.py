@@ -1,4 +1,4 @@
-"""What new rows leave with a generation beside their IDs: its candidate learns from them, and its drift is measured."""
+"""Updates a generation's candidate and drift statistics from newly committed rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MEASURED_VALUES, _FEWEST_MEASURED = 4096 * 384, 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
+class GenerationState:
     """What is committed of a generation: its candidate, the rows that wait for the next step, its drift."""
 
     generation: Generation
@@ -42,11 +42,11 @@ class _Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a chunk leaves: `learned` to be committed with it, `memory` for the learner to go on from afterwards."""
+class ChunkUpdate:
+    """What a chunk leaves: `learned` to be committed with it, `state` for the learner to go on from afterwards."""
 
     learned: Learned
-    memory: _Memory
+    state: GenerationState
 
 
 class Learner:
@@ -62,7 +62,7 @@ class Learner:
         self._writer = writer
         self._device = device
         self._encoder = encoder
-        self._memories: dict[int, _Memory] = {}
+        self._states: dict[int, GenerationState] = {}
         self._rankings: dict[int, LastCodeRanking] = {}
         self._pool = worker_beside_others("semid-learn")
         self._thresholds = Thresholds(
@@ -70,7 +70,7 @@ class Learner:
         )
 
     def forget(self) -> None:
-        self._memories.clear()
+        self._states.clear()
 
     def ranked(self, generation: int, embeddings_ND: FloatArray, codes_NL: CodeArray) -> Ranked:
         """All last codes for the row at a position, the nearest first, as `place` asks for them."""
@@ -82,23 +82,25 @@ class Learner:
 
         return rank
 
-    def learn(self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement) -> Lesson | None:
+    def learn(
+        self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement
+    ) -> ChunkUpdate | None:
         """What a chunk's new rows leave, to be committed with them; None where there are none.
 
         `codes_NL` are the rows' nearest codes. The rows are new to the generation: it was not trained on them.
         """
         new = placement.new
-        memory = self._memory(generation) if new else None
-        if memory is None:
+        state = self._state(generation) if new else None
+        if state is None:
             return None
         if len(new) == len(codes_NL):
             rows_ND, codes = batch.embeddings_ND, codes_NL
         else:
             rows_ND, codes = batch.embeddings_ND[new], codes_NL[new]
-        memory, learned = self._measure(memory, rows_ND, codes, placement)
+        state, learned = self._measure(state, rows_ND, codes, placement)
         if self._settings.mode == "continual":
-            memory, learned = self._train(memory, learned, rows_ND)
-        return Lesson(learned, memory)
+            state, learned = self._train(state, learned, rows_ND)
+        return ChunkUpdate(learned, state)
 
     def start(
         self,
@@ -107,100 +109,102 @@ class Learner:
         codes_NL: CodeArray,
         placement: Placement,
         within: Callable[[], AbstractContextManager[None]],
-    ) -> Future[Lesson | None]:
+    ) -> Future[ChunkUpdate | None]:
         """`learn` in a thread of its own, or at once from few rows, inside of a context that `within` makes there."""
-        self._memory(generation)  # read from the database here, where it was opened
+        self._state(generation)  # read from the database here, where it was opened
         self._encoder(generation)
 
-        def work() -> Lesson | None:
+        def work() -> ChunkUpdate | None:
             with within():
                 return self.learn(generation, batch, codes_NL, placement)
 
         if len(placement.new) > _FEW_ROWS:
             return self._pool.submit(work)
-        done: Future[Lesson | None] = Future()
+        done: Future[ChunkUpdate | None] = Future()
         done.set_result(work())
         return done
 
-    def adopt(self, lesson: Lesson | None) -> None:
+    def adopt(self, update: ChunkUpdate | None) -> None:
         """What `learn` gave is committed."""
-        if lesson is not None:
-            self._memories[lesson.memory.generation.generation] = lesson.memory
+        if update is not None:
+            self._states[update.state.generation.generation] = update.state
 
     def candidate(self, generation: int) -> CandidateState | None:
         """The candidate as far as it is committed, the rows that wait for its next step learned in."""
-        memory = self._memory(generation)
-        if memory is None:
+        state = self._state(generation)
+        if state is None:
             return None
-        if not memory.waiting:
-            return memory.candidate
-        return self._trainer(memory).learn(memory.candidate, np.concatenate(memory.waiting)).state
+        if not state.waiting:
+            return state.candidate
+        return self._trainer(state).learn(state.candidate, np.concatenate(state.waiting)).state
 
     # -- drift -------------------------------------------------------------------------------------
 
     def _measure(
-        self, memory: _Memory, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
-    ) -> tuple[_Memory, Learned]:
-        number = memory.generation.generation
+        self, state: GenerationState, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
+    ) -> tuple[GenerationState, Learned]:
+        number = state.generation.generation
         most = max(_FEWEST_MEASURED, _MEASURED_VALUES // rows_ND.shape[1])
         some = slice(None, None, -(-len(rows_ND) // most))
         errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
         assigned, collided = len(placement.plan.assign), placement.collisions
-        seen = seen_rows(errors_N, codes_NL, memory.baseline, assigned=assigned, collided=collided)
-        change = go_on(memory.drift, seen, memory.baseline, self._thresholds)
+        seen = seen_rows(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
+        change = go_on(state.drift, seen, state.baseline, self._thresholds)
         metrics = {}
         if change.latest is not None and change.recent is not None:
             metrics = {f"ingest-{number}": _metrics(change.latest), f"drift-{number}": _metrics(change.recent)}
         events = []
         if change.alarm is not None and change.recent is not None:
-            events.append(_said(number, change.recent, expected_ratio(memory.baseline), change.alarm))
+            events.append(_said(number, change.recent, expected_ratio(state.baseline), change.alarm))
         learned = Learned(drift=change.state.to_bytes(), metrics=metrics, events=events)
-        return replace(memory, drift=change.state), learned
+        return replace(state, drift=change.state), learned
 
     def alarm(self, generation: int) -> bool:
         """Whether a refresh is recommended."""
-        memory = self._memory(generation)
-        return memory is not None and memory.drift.alarm
+        state = self._state(generation)
+        return state is not None and state.drift.alarm
 
     # -- the candidate -------------------------------------------------------------------------------
 
-    def _train(self, memory: _Memory, learned: Learned, rows_ND: FloatArray) -> tuple[_Memory, Learned]:
+    def _train(self, state: GenerationState, learned: Learned, rows_ND: FloatArray) -> tuple[GenerationState, Learned]:
         """A step, once rows enough have come: a candidate is written as a whole, which single rows are not worth."""
-        generation = memory.generation
-        waiting = [*memory.waiting, rows_ND]
+        generation = state.generation
+        waiting = [*state.waiting, rows_ND]
         enough = max(_FEWEST_ROWS, generation.layers * generation.codebook_size)
         if sum(len(each) for each in waiting) < enough:
             waiting[-1] = rows_ND.copy()  # the chunk's memory is not ours
-            return replace(memory, waiting=waiting), replace(learned, waiting_ND=rows_ND)
+            return replace(state, waiting=waiting), replace(learned, waiting_ND=rows_ND)
         together_ND = np.concatenate(waiting) if len(waiting) > 1 else rows_ND
-        step = self._trainer(memory).learn(memory.candidate, together_ND)
-        state = step.state
+        step = self._trainer(state).learn(state.candidate, together_ND)
+        candidate = step.state
         revived = [Metric("revived", float(count), layer) for layer, count in enumerate(step.revived) if count]
         metrics = {**learned.metrics, f"candidate-{generation.generation}": revived}
-        losses = [TrainingStep(state.steps, layer, state.steps, loss) for layer, loss in enumerate(step.losses)]
-        kept = Candidate(generation.fingerprint, state.centroids_LKD, state.counts_LK, state.steps, state.rows)
-        return replace(memory, candidate=state, waiting=[]), replace(
+        losses = [TrainingStep(candidate.steps, layer, candidate.steps, loss) for layer, loss in enumerate(step.losses)]
+        kept = Candidate(
+            generation.fingerprint, candidate.centroids_LKD, candidate.counts_LK, candidate.steps, candidate.rows
+        )
+        return replace(state, candidate=candidate, waiting=[]), replace(
             learned, candidate=kept, losses=losses, metrics=metrics
         )
 
-    def _trainer(self, memory: _Memory) -> ContinualTrainer:
+    def _trainer(self, state: GenerationState) -> ContinualTrainer:
         return ContinualTrainer(
-            self._encoder(memory.generation.generation).codebooks,
-            trained_rows=max(1, memory.generation.trained_rows),
+            self._encoder(state.generation.generation).codebooks,
+            trained_rows=max(1, state.generation.trained_rows),
             forgetting=self._settings.forgetting,
             seed=self._seed,
             device=self._device,
         )
 
-    def _memory(self, number: int) -> _Memory | None:
+    def _state(self, number: int) -> GenerationState | None:
         """What the database has of a generation; None where nothing is known of its training rows."""
-        if number not in self._memories:
+        if number not in self._states:
             generation, baseline = self._writer.generation(number), self._writer.baseline(number)
             if generation is None or baseline is None:
                 return None
             kept, drift = self._writer.candidate(number), self._writer.drift(number)
             shape = generation.layers, generation.codebook_size
-            self._memories[number] = _Memory(
+            self._states[number] = GenerationState(
                 generation=generation,
                 baseline=baseline,
                 candidate=CandidateState(self._encoder(number).codebooks.centroids_LKD, baseline.counts_LK)
@@ -211,7 +215,7 @@ class Learner:
                 if drift is None
                 else DriftState.from_bytes(drift, *shape),
             )
-        return self._memories[number]
+        return self._states[number]
 
 
 def _said(number: int, recent: Drift, expected: float, alarm: bool) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from semid_daemon.base.types import EmbeddingBatch, Tick
 from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
-from semid_daemon.ingest.pending import Waiting
+from semid_daemon.ingest.pending import PendingFile
 from semid_daemon.quantizer.device_faults import _FEWEST_ROWS
 from semid_daemon.store.write.items import ZERO_VECTOR
 from semid_daemon.store.write.writer import Writer
@@ -70,9 +70,11 @@ def rows_at_once(settings: Ingest, dim: int) -> int:
     return min(settings.chunk_rows, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * max(dim, 1))))
 
 
-def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callable[[int], None], tick: Tick) -> Waiting:
+def survey(
+    writer: Writer, pending: PendingFile, settings: Ingest, check_dim: Callable[[int], None], tick: Tick
+) -> PendingFile:
     """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
-    with open_embeddings(waiting.file) as (opened, source):
+    with open_embeddings(pending.file) as (opened, source):
         if source.rows:
             check_dim(source.dim)
         rows = 0
@@ -80,13 +82,13 @@ def survey(writer: Writer, waiting: Waiting, settings: Ingest, check_dim: Callab
             rows += len(usable(batch, settings).item_ids)
             tick()
         opened.check_unchanged()
-        writer.set_surveyed(waiting.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
-    return Waiting(waiting.file, writer.file(waiting.ledger.id))
+        writer.set_surveyed(pending.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
+    return PendingFile(pending.file, writer.file(pending.ledger.id))
 
 
-def rows_of(waiting: list[Waiting], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:
+def rows_of(pending: list[PendingFile], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:
     """All usable rows of several files, in order."""
-    for each in waiting:
+    for each in pending:
         with open_embeddings(each.file) as (opened, source):
             for batch in source.batches(rows_at_once(settings, source.dim)):
                 yield usable(batch, settings)

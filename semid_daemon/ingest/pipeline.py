@@ -1,6 +1,6 @@
 """Stages that overlap: each runs in a thread of its own, a few chunks ahead of the next, in order.
 
-    for each in ahead(map(encode, ahead(read()))): commit(each)
+    for each in prefetch(map(encode, prefetch(read()))): commit(each)
 
 reads, encodes and commits three chunks at a time. What a stage raises comes out at the end, in its turn.
 """
@@ -24,28 +24,28 @@ class _End:
 
 
 @dataclass(slots=True)
-class Demand:
-    """Whether there was an item left to be used when the last one was made: at first, no."""
+class Backlog:
+    """True if the consumer still had an unused item when the last one was produced."""
 
-    is_met: bool = False
+    has_item: bool = False
 
 
 @overload
-def ahead(items: Iterable[T], name: str) -> Generator[T, None, None]: ...
+def prefetch(items: Iterable[T], name: str) -> Generator[T, None, None]: ...
 @overload
-def ahead(
-    items: Iterable[T], name: str, patience_s: float, demand: Demand | None = None
+def prefetch(
+    items: Iterable[T], name: str, patience_s: float, backlog: Backlog | None = None
 ) -> Generator[T | None, None, None]: ...
-def ahead(
-    items: Iterable[T], name: str, patience_s: float | None = None, demand: Demand | None = None
+def prefetch(
+    items: Iterable[T], name: str, patience_s: float | None = None, backlog: Backlog | None = None
 ) -> Generator[T | None, None, None]:
     """The items, made in a thread while those before are being used: one in the making, and one that waits.
 
     None whenever `patience_s` have passed without an item. What making them raises is raised after the items before.
-    Closing the generator ends the thread after the item in the making, and closes `items`. `demand` is kept up to
+    Closing the generator ends the thread after the item in the making, and closes `items`. `backlog` is kept up to
     date.
     """
-    demand = demand or Demand()
+    backlog = backlog or Backlog()
     made: queue.Queue[T | _End] = queue.Queue(maxsize=1)
     closed = threading.Event()
 
@@ -53,7 +53,7 @@ def ahead(
         error = None
         try:
             for item in items:
-                demand.is_met = made.full()
+                backlog.has_item = made.full()
                 made.put(item)
                 del item  # it may be large
                 if closed.is_set():

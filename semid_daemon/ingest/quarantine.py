@@ -7,27 +7,27 @@ from collections.abc import Callable
 from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.types import Tick
 from semid_daemon.drop.open_file import signature_text
-from semid_daemon.ingest import sandbox as trial
-from semid_daemon.ingest.crash_marker import MOST_DEATHS, SUSPECT_DEATHS, InHand
-from semid_daemon.runtime.events import Journal
+from semid_daemon.ingest import sandbox
+from semid_daemon.ingest.crash_marker import MOST_DEATHS, SUSPECT_DEATHS, CrashMarker
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.writer import Writer
 
 
-class Suspects:
+class Quarantine:
     """How many daemons died with which file. `tick` is called often while a trial takes long, `stopped` ends it."""
 
     def __init__(
         self,
         writer: Writer,
-        journal: Journal,
-        in_hand: InHand,
+        events: EventLog,
+        crash_marker: CrashMarker,
         chunk_rows: int,
         tick: Tick,
         stopped: Callable[[], bool],
     ) -> None:
         self._writer = writer
-        self._journal = journal
-        self._in_hand = in_hand
+        self._events = events
+        self._crash_marker = crash_marker
         self._chunk_rows = chunk_rows
         self._tick = tick
         self._stopped = stopped
@@ -38,21 +38,21 @@ class Suspects:
 
     def note_death(self) -> None:
         """At start: what a process that died had in hand is held against that file."""
-        left = self._in_hand.left_behind()
+        left = self._crash_marker.left_behind()
         if left is None:
             return
         name, signature, row = left
         deaths = self._writer.add_death(name, signature, row)
         self._deaths[name, signature] = deaths
-        self._in_hand.release()
-        self._journal.warning(f"{name}: was in hand at row {row:,} when the daemon died; that happened {deaths}×")
+        self._crash_marker.clear()
+        self._events.warning(f"{name}: was in hand at row {row:,} when the daemon died; that happened {deaths}×")
 
-    def how_it_kills(self, file: DropFile) -> str | None:
+    def why_quarantined(self, file: DropFile) -> str | None:
         """Why the file must not be opened here; None where it may be."""
         deaths = self._deaths.get((file.name, signature_text(file)), 0)
         if deaths < SUSPECT_DEATHS:
             return None
-        how = trial.how_it_dies(file, self._chunk_rows, self._tick, self._stopped)
+        how = sandbox.crash_reason(file, self._chunk_rows, self._tick, self._stopped)
         if how is not None:
             return f"kills the process that reads it ({how}); {deaths} daemons died with it in hand"
         return f"{deaths} daemons died with it in hand at the same row" if deaths >= MOST_DEATHS else None

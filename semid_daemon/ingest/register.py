@@ -21,11 +21,12 @@ class Registered:
 
 
 def register(
-    writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None], is_settled: Callable[[], bool]
+    writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None], is_stable: Callable[[], bool]
 ) -> Registered:
-    """Find the file's entry in the ledger by its content, or make one. Reads only what is not known by sight.
+    """Find the file's entry in the ledger by its content, or make one. A file whose signature is already in the
+    ledger is not read again.
 
-    A file shorter than it says is not registered until `is_settled` says that nobody is writing it any more.
+    A file shorter than it says is not registered until `is_stable` says that nobody is writing it any more.
     """
     signature = signature_text(file)
     known = writer.known_digest(file.name, signature)
@@ -39,7 +40,7 @@ def register(
             with _source_of(opened):
                 pass
         except BadFileError as error:
-            if isinstance(error, IncompleteFileError) and not is_settled():
+            if isinstance(error, IncompleteFileError) and not is_stable():
                 return Registered(None, error)
             problem = error
         digest = digest_of(opened, on_hashed)

@@ -34,7 +34,7 @@ _ENDED_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _timeouts: Counter[tuple[str, Signature]] = Counter()
 
 
-def how_it_dies(file: DropFile, chunk_rows: int, tick: Callable[[], None], stopping: Callable[[], bool]) -> str | None:
+def crash_reason(file: DropFile, chunk_rows: int, tick: Callable[[], None], stopping: Callable[[], bool]) -> str | None:
     """Read a file through in a process of its own; how that process died, or None when it did not.
 
     A file that is merely bad, or that changed, does not kill: its reason is found in the usual way.
@@ -98,7 +98,7 @@ def _numbers(signature: Signature | None) -> list[int] | None:
     return [signature.device, signature.inode, signature.size_bytes, signature.mtime_ns, signature.ctime_ns]
 
 
-def read_through(argument: str) -> None:
+def read_all(argument: str) -> None:
     """What the child does: open the file as it was settled, and read every row."""
     name, path, numbers, sidecar, sidecar_numbers, vectors, item_ids, chunk_rows = json.loads(argument)
     file = DropFile(
@@ -124,7 +124,7 @@ if __name__ == "__main__":
     # Of data, not of address space: allocators reserve much that they never use.
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     try:
-        read_through(sys.argv[1])
+        read_all(sys.argv[1])
     except (BadFileError, FileChangedError, OSError):
         sys.exit(0)
     except MemoryError:

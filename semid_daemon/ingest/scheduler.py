@@ -10,7 +10,7 @@ MOST_OPEN = 2  # each holds a few chunks that were read ahead
 Job = Generator[int, None, None]
 
 
-class Turns:
+class FileScheduler:
     """Chooses among waiting files, by ledger ID, and keeps the jobs of files that were laid aside.
 
     "turns": a file that was not begun yet and one that was laid aside have their turns alternately, each
@@ -46,7 +46,7 @@ class Turns:
         """The job of a file that was laid aside, if it is still open."""
         return self._jobs.pop(file_id, None)
 
-    def lay_aside(self, file_id: int, job: Job) -> None:
+    def suspend(self, file_id: int, job: Job) -> None:
         """The file's turn is over before its rows are."""
         self._jobs[file_id] = job
         still_open = [each for each, kept in self._jobs.items() if kept is not None]

@@ -8,7 +8,7 @@ from semid_daemon.config import Config
 from semid_daemon.drop.dispose import tidy
 from semid_daemon.drop.scan import Scan, scan
 from semid_daemon.formats import SIDECAR_SUFFIXES, is_supported
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 
 _MOST_TOLD = 20
 
@@ -16,9 +16,9 @@ _MOST_TOLD = 20
 class DropDirectory:
     """`missing` says why it cannot be scanned; `tick` is called often while a scan takes long."""
 
-    def __init__(self, config: Config, journal: Journal, tick: Tick) -> None:
+    def __init__(self, config: Config, events: EventLog, tick: Tick) -> None:
         self._config = config
-        self._journal = journal
+        self._events = events
         self._tick = tick
         self._told: dict[str, str] = {}  # what was passed over, so that it is said once
         self._tidied = False
@@ -40,10 +40,10 @@ class DropDirectory:
             self._miss(f"{drop_dir}: {error.strerror}")
             return None
         if self.missing is not None:
-            self._journal.info(f"{drop_dir}: the source is there again")
+            self._events.info(f"{drop_dir}: the source is there again")
             self.missing = None
         if former is not None and former.root != found.root:
-            self._journal.warning(
+            self._events.warning(
                 f"source missing: {drop_dir} is another directory than before (made anew, unmounted or"
                 " mounted); files that waited in the former one stay as they are in the ledger"
             )
@@ -62,18 +62,18 @@ class DropDirectory:
             try:
                 tidy(self._config.drop_dir, target_dirs, is_supported, SIDECAR_SUFFIXES)
             except OSError as error:
-                self._journal.warning(f"{self._config.drop_dir}: what was left half moved stays: {error_text(error)}")
+                self._events.warning(f"{self._config.drop_dir}: what was left half moved stays: {error_text(error)}")
 
     def _miss(self, why: str) -> None:
         if self.missing != why:
-            self._journal.warning(f"source missing: {why}; its files stay as they are in the ledger")
+            self._events.warning(f"source missing: {why}; its files stay as they are in the ledger")
         self.missing = why
 
     def _tell_skipped(self, skipped: dict[str, str]) -> None:
         """Say what is passed over, and why, once for each."""
         fresh = [name for name, why in skipped.items() if self._told.get(name) != why]
         for name in fresh[:_MOST_TOLD]:
-            self._journal.warning(f"{name}: {skipped[name]}")
+            self._events.warning(f"{name}: {skipped[name]}")
         if len(fresh) > _MOST_TOLD:
-            self._journal.warning(f"{len(fresh) - _MOST_TOLD:,} more are passed over in {self._config.drop_dir}")
+            self._events.warning(f"{len(fresh) - _MOST_TOLD:,} more are passed over in {self._config.drop_dir}")
         self._told = skipped

@@ -12,7 +12,7 @@ T = TypeVar("T")
 _TICK_S = 0.1
 
 
-def meanwhile(work: Callable[[], T], tick: Callable[[], None]) -> T:
+def run_in_background(work: Callable[[], T], tick: Callable[[], None]) -> T:
     """What `work` returns or raises; `tick` is called ten times a second until then, in the caller's thread.
 
     An exception of `tick` is raised once `work` has come to its end: nothing can be taken from it before.
@@ -21,8 +21,8 @@ def meanwhile(work: Callable[[], T], tick: Callable[[], None]) -> T:
         return _result(pool, work, tick)
 
 
-def each_meanwhile(steps: Iterator[T], tick: Callable[[], None]) -> Iterator[T]:
-    """The items of `steps`, each of them computed as `meanwhile` does, all in the same thread.
+def iterate_in_background(steps: Iterator[T], tick: Callable[[], None]) -> Iterator[T]:
+    """The items of `steps`, each of them computed as `run_in_background` does, all in the same thread.
 
     A thread has its own team of OpenMP threads: with a new one for every step torch would start the team anew.
     """

@@ -12,7 +12,7 @@ _log = logging.getLogger("semid")
 _HEARTBEAT_S = 1.0
 
 
-class Journal:
+class EventLog:
     """Events and heartbeats, each written to the database as well as to the log.
 
     What only informs is written with the next heartbeat: very many small files would spend their time on it.
@@ -38,7 +38,7 @@ class Journal:
         self._unwritten.append(("warning", message))
         self._write()
 
-    def beat(self, state: str, detail: str = "") -> bool:
+    def write_heartbeat(self, state: str, detail: str = "") -> bool:
         """The daemon lives: written when its state changes, and once a second otherwise. Whether it was written."""
         now = self._now()
         due = state != self._state or now - self._beat_at >= _HEARTBEAT_S

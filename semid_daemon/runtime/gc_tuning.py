@@ -11,7 +11,7 @@ _THRESHOLDS = (20_000, 20, 20)
 
 
 @contextmanager
-def collecting_seldom() -> Iterator[None]:
+def relaxed_gc() -> Iterator[None]:
     """Look for cycles less often inside, and never among what is there already: libraries, some 500,000 objects.
 
     A chunk is tens of thousands of short-lived tuples, each given up by its last reference. By Python's own

@@ -16,8 +16,8 @@ _WINDOW_S = 15.0
 class Throughput:
     """Told of files and rows as they are encoded, of steps as codebooks are trained; asked once per heartbeat.
 
-    Rates are those of the last 15 s. What is left of all files is known in bytes, not in rows: `bytes_left`
-    gives it, the file in hand with the rest of its rows.
+    Rates are those of the last 15 s. `bytes_left` returns the bytes still to ingest, including the unread part of
+    the current file.
     """
 
     def __init__(self, bytes_left: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.command_client import answer_of, submit
-from semid_daemon.daemon.command_server import MAX_BYTES, CommandDesk, CommandError
+from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandServer
 from semid_daemon.store.write.writer import Writer
 
 
@@ -27,7 +27,7 @@ def desk(tmp_path: Path):
 
     (tmp_path / "commands").mkdir()
     with Writer(tmp_path / "semid.db") as writer:
-        desk = CommandDesk(tmp_path / "commands", writer, {"greet": greet})
+        desk = CommandServer(tmp_path / "commands", writer, {"greet": greet})
         desk.asked = asked
         desk.directory = tmp_path / "commands"
         desk.writer = writer
@@ -41,17 +41,17 @@ def recorded(desk) -> list[tuple]:
 def test_asked_carried_out_answered(desk, tmp_path: Path):
     name = submit(desk.directory, "greet", {"whom": "numpy"})
     assert answer_of(tmp_path / "semid.db", name, timeout_s=0) is None
-    desk.serve()
+    desk.poll()
     assert answer_of(tmp_path / "semid.db", name) == ("done", "hello numpy")
     assert recorded(desk) == [("greet", '{"whom": "numpy"}', "done", "hello numpy")]
     assert list(desk.directory.iterdir()) == []
-    desk.serve()
+    desk.poll()
     assert len(desk.asked) == 1
 
 
 def test_refused_by_its_handler(desk):
     submit(desk.directory, "greet", {})
-    desk.serve()
+    desk.poll()
     assert recorded(desk) == [("greet", "{}", "failed", "whom?")]
 
 
@@ -73,7 +73,7 @@ def test_refused_by_its_handler(desk):
 def test_nonsense_is_recorded_and_removed(desk, content: bytes, says: str):
     (desk.directory / "nonsense.json").write_bytes(content)
     submit(desk.directory, "greet", {"whom": "others"})
-    desk.serve()
+    desk.poll()
     answers = recorded(desk)
     assert [answer for _, _, state, answer in answers if state == "done"] == ["hello others"]
     (failed,) = [answer for _, _, state, answer in answers if state == "failed"]
@@ -86,8 +86,8 @@ def test_things_that_are_no_files(desk):
     os.symlink("/etc/hostname", desk.directory / "link.json")
     (desk.directory / "directory.json").mkdir()
     (desk.directory / ".unfinished.json.tmp").write_text("{")
-    desk.serve()
-    desk.serve()
+    desk.poll()
+    desk.poll()
     assert sorted(path.name for path in desk.directory.iterdir()) == [".unfinished.json.tmp", "directory.json"]
     assert [state for _, _, state, _ in recorded(desk)] == ["failed"] * 3
     assert desk.asked == []
@@ -97,10 +97,10 @@ def test_carried_out_again_after_a_crash_in_between_but_not_after_the_answer(des
     name = submit(desk.directory, "greet", {"whom": "a"})
     content = (desk.directory / name).read_bytes()
     desk.writer.accept_command(name, "greet", "{}", json.loads(content)["requested_at"])  # then the process died
-    desk.serve()
+    desk.poll()
     assert len(desk.asked) == 1
     (desk.directory / name).write_bytes(content)  # the process died before it was removed
-    desk.serve()
+    desk.poll()
     assert len(desk.asked) == 1
     assert list(desk.directory.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_a_directory_that_is_not_there(tmp_path: Path, desk):
     with pytest.raises(ConfigError, match="semid init"):
         submit(tmp_path / "nowhere", "greet", {})
     desk.directory.rmdir()
-    desk.serve()
+    desk.poll()
 
 
 def test_half_characters_are_recorded_and_harm_nobody(desk):
@@ -117,7 +117,7 @@ def test_half_characters_are_recorded_and_harm_nobody(desk):
     (desk.directory / "2.json").write_text(
         '{"command": "greet", "arguments": {"whom": "\\udcff.npy", "\\ud800": ["\\ud800"]}, "requested_at": "2"}'
     )
-    desk.serve()
+    desk.poll()
     (_, _, state, _), (_, _, greeted, answer) = recorded(desk)
     assert (state, greeted, answer) == ("failed", "done", "hello \\udcff.npy")
     assert desk.writer._read("SELECT name, requested_at FROM _commands")[0] == ("1.json", "1\\udfff")
@@ -127,7 +127,7 @@ def test_half_characters_are_recorded_and_harm_nobody(desk):
 def test_what_is_recorded_is_bounded(desk):
     submit(desk.directory, "c" * 1000, {})
     submit(desk.directory, "greet", {"whom": "w" * 100_000})
-    desk.serve()
+    desk.poll()
     lengths = desk.writer._read("SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id")
     assert [lengths[0][0], *lengths[1][1:]] == [100, 10_000, 10_000]
 
@@ -138,7 +138,7 @@ def test_the_machines_errors_are_answers(desk):
 
     desk._handlers = {"greet": failing}
     submit(desk.directory, "greet", {"whom": "a"})
-    desk.serve()
+    desk.poll()
     ((_, _, state, answer),) = recorded(desk)
     assert state == "failed"
     assert "Input/output error" in answer
@@ -149,22 +149,22 @@ def test_what_is_stuck_is_read_once_and_blocks_nobody(desk, caplog):
         (desk.directory / f"0{number:03}.json").mkdir()
     submit(desk.directory, "greet", {"whom": "numpy"})
     open_before = len(os.listdir("/proc/self/fd"))
-    desk.serve()
-    desk.serve()
+    desk.poll()
+    desk.poll()
     assert len(os.listdir("/proc/self/fd")) == open_before
     assert desk.asked == [{"whom": "numpy"}]
-    desk.serve()
+    desk.poll()
     assert len([record for record in caplog.records if "cannot be removed" in record.message]) == 120
     (desk.directory / "0000.json").rmdir()
-    desk.serve()
+    desk.poll()
     assert len(desk._stuck) == 119
 
 
 def test_a_directory_that_cannot_be_read_is_told_once(desk, caplog):
     desk._directory = desk.directory / "file"
     desk._directory.write_text("")
-    desk.serve()
-    desk.serve()
+    desk.poll()
+    desk.poll()
     assert [record.message for record in caplog.records if "commands wait" in record.message] == [
         f"{desk._directory}: cannot be read: Not a directory; commands wait"
     ]

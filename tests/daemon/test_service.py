@@ -22,11 +22,11 @@ from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.drop import open_file as reading
 from semid_daemon.generations import first_training
 from semid_daemon.generations.first_training import FirstTraining
-from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.intake import Intake
-from semid_daemon.ingest.pending import Waiting, WaitingFiles
+from semid_daemon.ingest.pending import PendingFile, PendingFiles
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.runtime.events import Journal
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.write.writer import Writer
 from tests.catalogues import SMALL, Rows, drop_npz, ids
@@ -286,11 +286,11 @@ def intake(catalogue: Config) -> Iterator[Intake]:
     """The intake of a catalogue without a generation, by a clock that goes 10 s on with every look at it."""
     make_directories(catalogue)
     seconds = itertools.count(0, 10)
-    with Writer(catalogue.database) as writer, contextlib.closing(InHand(catalogue.in_hand)) as in_hand:
+    with Writer(catalogue.database) as writer, contextlib.closing(CrashMarker(catalogue.crash_marker)) as in_hand:
         yield Intake(
             catalogue,
             writer,
-            Journal(writer),
+            EventLog(writer),
             PlainProgress(),
             in_hand,
             lambda: None,
@@ -314,21 +314,21 @@ STATES = "SELECT s.name, f.status FROM _files f JOIN _sightings s ON s.file_id =
 def test_a_waiting_file_that_changes_is_waited_for_no_more(intake: Intake, catalogue: Config, clustered: Rows):
     path = drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     settle(intake)
-    (first,) = intake.waiting
+    (first,) = intake.pending
     os.utime(path, ns=(1, 1))
     intake._scan_again = 0.0
     intake.look()
-    assert not intake.waiting
+    assert not intake.pending
     assert query(catalogue, STATES) == [("a.npz", "deferred")]
     settle(intake)
-    assert list(intake.waiting) == [first]
-    assert intake.waiting[first].file.signature.mtime_ns == 1
+    assert list(intake.pending) == [first]
+    assert intake.pending[first].file.signature.mtime_ns == 1
     assert query(catalogue, STATES) == [("a.npz", "pending")]
 
     drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
     settle(intake)
-    assert len(intake.waiting) == 1
-    assert first not in intake.waiting
+    assert len(intake.pending) == 1
+    assert first not in intake.pending
     assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
 
 
@@ -336,8 +336,8 @@ def test_content_that_was_replaced_while_nobody_looked_is_gone(intake: Intake, c
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     settle(intake)
     # What the service does when the file turns out to be another while it is read.
-    intake.waiting.clear()
-    intake.unsettled = True
+    intake.pending.clear()
+    intake.unstable = True
     drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
     settle(intake)
     assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
@@ -357,19 +357,19 @@ def test_a_version_that_arrives_before_the_move_is_read(
 ):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     settle(intake)
-    (waiting,) = intake.waiting.values()
+    (waiting,) = intake.pending.values()
     newer = drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
     content = newer.read_bytes()
-    intake.unsettled = False
+    intake.unstable = False
     if status == "done":
         intake.finish(waiting.file, waiting.ledger)
     else:
         intake.reject(waiting, "bad")
-    assert intake.unsettled
+    assert intake.unstable
     assert newer.read_bytes() == content
     assert not [path for path in catalogue.root.glob("*/*") if path.parent.name in ("done", "rejected")]
     settle(intake)
-    (waiting,) = intake.waiting.values()
+    (waiting,) = intake.pending.values()
     assert waiting.ledger.status == "pending"
 
 
@@ -378,9 +378,9 @@ def test_retry_of_names_that_are_shown_escaped(intake: Intake, catalogue: Config
     path = catalogue.drop_dir / os.fsdecode(raw)
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16)).rename(path)
     settle(intake)
-    (waiting,) = intake.waiting.values()
+    (waiting,) = intake.pending.values()
     for name in (waiting.file.name, os.fsdecode(raw)):
-        (waiting,) = intake.waiting.values()
+        (waiting,) = intake.pending.values()
         intake.reject(waiting, "bad")
         assert not path.exists()
         assert intake.retry([name]) == f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}"
@@ -395,7 +395,7 @@ def test_retry_counts_what_is_there_and_goes_on_after_an_error(intake: Intake, c
         aside = drop_npz(catalogue.root, "aside.npz", ids(name, 10), clustered(10, 16))
         aside.rename(catalogue.drop_dir / name)
     settle(intake)
-    for waiting in list(intake.waiting.values()):
+    for waiting in list(intake.pending.values()):
         intake.reject(waiting, "bad")
     (catalogue.rejected_dir / "gone.npz").unlink()
     (catalogue.drop_dir / "blocked").rmdir()
@@ -437,9 +437,9 @@ def test_files_without_usable_rows_decide_nothing(catalogue: Config, clustered: 
 def test_waiting_files_are_counted_as_they_change(intake: Intake, catalogue: Config, clustered: Rows):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     settle(intake)
-    (waiting,) = intake.waiting.values()
+    (waiting,) = intake.pending.values()
     random = np.random.default_rng(0)
-    files = WaitingFiles()
+    files = PendingFiles()
     for _ in range(2_000):
         file_id = int(random.integers(20))
         if random.random() < 0.3:
@@ -447,7 +447,7 @@ def test_waiting_files_are_counted_as_they_change(intake: Intake, catalogue: Con
         else:
             rows = [None, 0, 3, 5][int(random.integers(4))]
             ledger = dataclasses.replace(waiting.ledger, id=file_id, rows_usable=rows)
-            files[file_id] = Waiting(waiting.file, ledger)
+            files[file_id] = PendingFile(waiting.file, ledger)
         counted = [each.ledger.rows_usable for each in files.values()]
         assert files.rows_usable == sum(rows or 0 for rows in counted)
         uncounted, usable = files.first_uncounted(), files.first_usable()

@@ -96,7 +96,7 @@ def test_settling_needs_two_equal_looks(tmp_path: Path):
     settled, more = settling.look(look(tmp_path).files, now=1.0)
     assert [file.name for file in settled] == ["a.npz"]
     assert not more
-    assert settling.resting_s("a.npz", 5.0) == 5.0
+    assert settling.stable_for_s("a.npz", 5.0) == 5.0
     path.write_bytes(b"12")
     assert settling.look(look(tmp_path).files, now=6.0) == ([], True)
     path.unlink()
@@ -115,9 +115,9 @@ def test_settling_sees_other_bytes_of_the_same_size_and_mtime(tmp_path: Path):
     first = only(tmp_path).signature
     assert first.mtime_ns == before.st_mtime_ns
     assert first.ctime_ns != before.st_ctime_ns
-    assert settling.resting_s("a.npz", 9.0) == 9.0
+    assert settling.stable_for_s("a.npz", 9.0) == 9.0
     settling.look(look(tmp_path).files, now=9.0)
-    assert settling.resting_s("a.npz", 9.0) == 0.0
+    assert settling.stable_for_s("a.npz", 9.0) == 0.0
 
 
 def test_digest_is_of_bytes_and_sidecar(tmp_path: Path):

@@ -86,7 +86,7 @@ def test_fault_10_very_many_small_files(trained: Config, clustered: Rows):
     def counting(self, *arguments, **options):
         nonlocal most
         worked = take_up(self, *arguments, **options)
-        most = max(most, len(self.waiting))
+        most = max(most, len(self.pending))
         return worked
 
     with pytest.MonkeyPatch.context() as patch:

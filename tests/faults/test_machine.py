@@ -24,7 +24,7 @@ from semid_daemon.drop import dispose as finish
 from semid_daemon.drop import open_file as reading
 from semid_daemon.generations import first_training
 from semid_daemon.ingest import file_encoder as ingest
-from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.quantizer import Encoder
 from semid_daemon.runtime.device_watchdog import EXIT_HUNG, Watchdog
 from semid_daemon.runtime.progress import PlainProgress
@@ -400,12 +400,12 @@ def test_a_device_that_hangs_is_not_held_against_the_file(trained: Config, clust
     in_hand = []
 
     def watchdog(limit_s: float, **options) -> Watchdog:
-        return Watchdog(0.2, lambda status: in_hand.append(InHand(trained.in_hand).left_behind()), **options)
+        return Watchdog(0.2, lambda status: in_hand.append(CrashMarker(trained.crash_marker).left_behind()), **options)
 
     encode = Encoder.encode
 
     def hang(self, embeddings_ND):
-        assert InHand(trained.in_hand).left_behind() is not None
+        assert CrashMarker(trained.crash_marker).left_behind() is not None
         wait_until(lambda: in_hand)
         return encode(self, embeddings_ND)
 
@@ -474,12 +474,12 @@ def test_the_daemon_attends_while_files_settle(tmp_path: Path, early: bool):
 
     with Writer(prepared(config)) as writer:
         service = Service(config, writer, PlainProgress(), Stop(), now=lambda: time_s[0])
-        service._intake.unsettled = True
+        service._intake.unstable = True
         service._changed = Stop()
         if early:
             service._changed.set()
-        service._attending.attend = lambda: attended.append(time_s[0])
+        service._heartbeat.beat = lambda: attended.append(time_s[0])
         service._idle()
-        service._in_hand.close()
+        service._crash_marker.close()
     assert time_s[0] == pytest.approx(3.0)
     assert max(after - before for before, after in zip(attended, attended[1:], strict=False)) < 0.3

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.ingest.pipeline import Demand, ahead, mapped
+from semid_daemon.ingest.pipeline import Backlog, mapped, prefetch
 from semid_daemon.runtime.stage_timing import Stages, bottleneck
 
 
@@ -41,7 +41,7 @@ def threads() -> list[str]:
 
 def test_items_come_in_order_through_every_stage():
     source = Source(100)
-    stages = ahead(mapped(lambda number: -number, ahead(source.items(), "test-read")), "test-encode")
+    stages = prefetch(mapped(lambda number: -number, prefetch(source.items(), "test-read")), "test-encode")
     assert list(stages) == [-number for number in range(100)]
     assert source.closed.is_set()
     assert threads() == []
@@ -55,7 +55,7 @@ def test_no_stage_runs_further_ahead_than_two_items():
         go_on.acquire()
         return number
 
-    stages = ahead(mapped(work, ahead(source.items(), "test-read")), "test-encode")
+    stages = prefetch(mapped(work, prefetch(source.items(), "test-read")), "test-encode")
     go_on.release()
     assert next(stages) == 0
     entered.acquire()
@@ -70,7 +70,7 @@ def test_no_stage_runs_further_ahead_than_two_items():
 
 def test_a_fault_comes_after_the_items_before_it():
     source = Source(100, fails_at=3)
-    stages = ahead(mapped(lambda number: number, ahead(source.items(), "test-read")), "test-encode")
+    stages = prefetch(mapped(lambda number: number, prefetch(source.items(), "test-read")), "test-encode")
     assert [next(stages) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="damaged"):
         next(stages)
@@ -85,23 +85,23 @@ def test_one_looks_up_while_nothing_comes():
         go_on.wait()
         yield 7
 
-    stages = ahead(slow(), "test-slow", patience_s=0.01)
+    stages = prefetch(slow(), "test-slow", patience_s=0.01)
     assert next(stages) is None
     go_on.set()
     assert [item for item in stages if item is not None] == [7]
 
 
 def test_making_knows_whether_something_is_left_to_be_used():
-    demand, told = Demand(), []
+    backlog, told = Backlog(), []
 
     def make() -> Iterator[int]:
         for number in range(3):
-            told.append(demand.is_met)
+            told.append(backlog.has_item)
             yield number
 
-    stages = ahead(make(), "test-make", 60.0, demand)
+    stages = prefetch(make(), "test-make", 60.0, backlog)
     until = time.monotonic() + 60
-    while not demand.is_met and time.monotonic() < until:
+    while not backlog.has_item and time.monotonic() < until:
         time.sleep(0.001)  # 0 is left to be used, and 1 is made
     assert list(stages) == [0, 1, 2]
     assert told == [False, False, True]

@@ -17,8 +17,8 @@ from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import MachineError
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.drop.scan import scan
-from semid_daemon.ingest import sandbox as trial
-from semid_daemon.ingest.crash_marker import InHand
+from semid_daemon.ingest import sandbox
+from semid_daemon.ingest.crash_marker import CrashMarker
 from tests.catalogues import drop_npz
 
 
@@ -39,14 +39,14 @@ def child(monkeypatch):
             given["child"] = real([sys.executable, "-c", code], **options)
             return given["child"]
 
-        monkeypatch.setattr(trial.subprocess, "Popen", started)
+        monkeypatch.setattr(sandbox.subprocess, "Popen", started)
         return given
 
     return use
 
 
 def try_it(file: DropFile, tick=lambda: None, stopping=lambda: False) -> str | None:
-    return trial.how_it_dies(file, 50, tick, stopping)
+    return sandbox.crash_reason(file, 50, tick, stopping)
 
 
 def test_a_good_file_does_not_kill(file: DropFile):
@@ -83,7 +83,7 @@ def test_a_stop_interrupts_and_does_not_wait(file: DropFile, child, code: str):
 
 @pytest.mark.parametrize(
     ("code", "number"),
-    [("import not_there_at_all", errno.ECHILD), (f"raise SystemExit({trial._NO_MEMORY})", errno.ENOMEM)],
+    [("import not_there_at_all", errno.ECHILD), (f"raise SystemExit({sandbox._NO_MEMORY})", errno.ENOMEM)],
 )
 def test_what_cannot_be_tried_is_tried_later(file: DropFile, child, code: str, number: int):
     child(code)
@@ -99,16 +99,16 @@ def test_out_of_memory_under_the_limit(file: DropFile):
         "formats.open_source = no_memory\n"
         "runpy.run_module('semid_daemon.ingest.sandbox', run_name='__main__')"
     )
-    given = [str(file.path), trial._numbers(file.signature), "", None]
-    argument = trial.json.dumps([file.name, *given, None, None, 50])
+    given = [str(file.path), sandbox._numbers(file.signature), "", None]
+    argument = sandbox.json.dumps([file.name, *given, None, None, 50])
     done = subprocess.run([sys.executable, "-c", code, argument], timeout=60, check=False)
-    assert done.returncode == trial._NO_MEMORY
+    assert done.returncode == sandbox._NO_MEMORY
 
 
 def test_too_slow_is_tried_later_but_not_for_ever(file: DropFile, child, monkeypatch):
     child("import time; time.sleep(60)")
-    monkeypatch.setattr(trial, "_SECONDS", 0.0)
-    for _ in range(trial._MOST_TIMEOUTS - 1):
+    monkeypatch.setattr(sandbox, "_SECONDS", 0.0)
+    for _ in range(sandbox._MOST_TIMEOUTS - 1):
         with pytest.raises(TimeoutError, match="does not come to an end"):
             try_it(file)
     assert try_it(file) == "it does not come to an end"
@@ -117,34 +117,34 @@ def test_too_slow_is_tried_later_but_not_for_ever(file: DropFile, child, monkeyp
 # -- the marker --------------------------------------------------------------------------------------
 
 
-def test_in_hand_is_found_again_unless_released(tmp_path: Path):
+def test_in_hand_is_found_again_unless_cleared(tmp_path: Path):
     path = tmp_path / "in-hand"
     long = "n" * 5000
-    marker = InHand(path)
+    marker = CrashMarker(path)
     assert marker.left_behind() is None
     for name in ("a.npz", long, "b.npz"):
-        marker.take(name, "1:2", 7)
-        assert InHand(path).left_behind() == (name, "1:2", 7)
+        marker.set(name, "1:2", 7)
+        assert CrashMarker(path).left_behind() == (name, "1:2", 7)
     size_bytes = path.stat().st_size
-    marker.release()
-    assert InHand(path).left_behind() is None
+    marker.clear()
+    assert CrashMarker(path).left_behind() is None
     assert path.stat().st_size == size_bytes  # its blocks are never given back
 
 
 @pytest.mark.parametrize("content", [b"5", b"[1]", b"null", b'["a", "b"', b"\xff"])
 def test_in_hand_with_nonsense_in_it(tmp_path: Path, content: bytes):
     (tmp_path / "in-hand").write_bytes(content)
-    assert InHand(tmp_path / "in-hand").left_behind() is None
+    assert CrashMarker(tmp_path / "in-hand").left_behind() is None
 
 
 def test_in_hand_on_a_full_disk(tmp_path: Path, monkeypatch):
-    marker = InHand(tmp_path / "in-hand")
+    marker = CrashMarker(tmp_path / "in-hand")
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("semid_daemon.ingest.crash_marker.os.pwrite", full)
     with pytest.raises(MachineError, match="No space left"):
-        marker.take("a.npz", "1:2", 0)
+        marker.set("a.npz", "1:2", 0)
     with pytest.raises(MachineError, match="No space left"):
-        marker.release()
+        marker.clear()

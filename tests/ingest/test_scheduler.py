@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semid_daemon.ingest.scheduler import MOST_OPEN, Turns
+from semid_daemon.ingest.scheduler import MOST_OPEN, FileScheduler
 
 
 def job(closed: list[str], name: str):
@@ -20,56 +20,56 @@ def begun(closed: list[str], name: str):
 
 
 def test_a_huge_file_and_small_ones_alternate():
-    turns = Turns("turns")
+    scheduler = FileScheduler("turns")
     closed: list[str] = []
     huge = begun(closed, "huge")
-    assert turns.choose([1, 2, 3]) == 1
-    turns.lay_aside(1, huge)
+    assert scheduler.choose([1, 2, 3]) == 1
+    scheduler.suspend(1, huge)
     order = []
     waiting = [1, 2, 3, 4]
     while waiting != [1]:
-        chosen = turns.choose(waiting)
+        chosen = scheduler.choose(waiting)
         order.append(chosen)
         if chosen == 1:
-            assert turns.resume(1) is huge
-            turns.lay_aside(1, huge)
+            assert scheduler.resume(1) is huge
+            scheduler.suspend(1, huge)
         else:
             waiting.remove(chosen)
     assert order == [1, 2, 1, 3, 1, 4]
-    assert turns.choose([1]) == 1
-    turns.close()
+    assert scheduler.choose([1]) == 1
+    scheduler.close()
     assert closed == ["huge"]
 
 
 def test_in_order_the_first_runs_to_its_end():
-    turns = Turns("order")
-    turns.lay_aside(1, begun([], "1"))
-    assert [turns.choose([1, 2]) for _ in range(3)] == [1, 1, 1]
-    turns.close()
+    scheduler = FileScheduler("order")
+    scheduler.suspend(1, begun([], "1"))
+    assert [scheduler.choose([1, 2]) for _ in range(3)] == [1, 1, 1]
+    scheduler.close()
 
 
 def test_only_a_few_stay_open_and_the_others_are_not_forgotten():
-    turns = Turns("turns")
+    scheduler = FileScheduler("turns")
     closed: list[str] = []
     for number in range(MOST_OPEN + 2):
-        turns.lay_aside(number, begun(closed, str(number)))
+        scheduler.suspend(number, begun(closed, str(number)))
     assert closed == ["0", "1"]
-    assert turns.choose(range(MOST_OPEN + 2)) == 0
-    assert turns.resume(0) is None
-    turns.close()
+    assert scheduler.choose(range(MOST_OPEN + 2)) == 0
+    assert scheduler.resume(0) is None
+    scheduler.close()
     assert len(closed) == MOST_OPEN + 2
 
 
 def test_what_waits_no_more_is_closed():
-    turns = Turns("turns")
+    scheduler = FileScheduler("turns")
     closed: list[str] = []
-    turns.lay_aside(1, begun(closed, "1"))
-    assert turns.choose([2]) == 2
+    scheduler.suspend(1, begun(closed, "1"))
+    assert scheduler.choose([2]) == 2
     assert closed == ["1"]
-    assert turns.choose([]) is None
+    assert scheduler.choose([]) is None
 
 
 def test_among_new_files_the_first_to_come_is_the_first():
     waiting = dict.fromkeys([7, 3, 5])
-    assert Turns("turns").choose(waiting) == 7
-    assert Turns("order").choose(waiting) == 7
+    assert FileScheduler("turns").choose(waiting) == 7
+    assert FileScheduler("order").choose(waiting) == 7

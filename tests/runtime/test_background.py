@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from semid_daemon.runtime.background import each_meanwhile, meanwhile
+from semid_daemon.runtime.background import iterate_in_background, run_in_background
 
 
 def test_ticks_come_while_the_work_lasts():
@@ -21,13 +21,13 @@ def test_ticks_come_while_the_work_lasts():
         assert all(ticked.acquire(timeout=60) for _ in range(2))
         return 7
 
-    assert meanwhile(work, tick) == 7
+    assert run_in_background(work, tick) == 7
     assert threads == {threading.current_thread()}
 
 
 def test_what_the_work_raises():
     with pytest.raises(MemoryError, match="too much"):
-        meanwhile(lambda: (_ for _ in ()).throw(MemoryError("too much")), lambda: None)
+        run_in_background(lambda: (_ for _ in ()).throw(MemoryError("too much")), lambda: None)
 
 
 def test_what_a_tick_raises_waits_for_the_work():
@@ -42,7 +42,7 @@ def test_what_a_tick_raises_waits_for_the_work():
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        meanwhile(work, tick)
+        run_in_background(work, tick)
     assert ended == [True]
 
 
@@ -55,7 +55,7 @@ def test_items_come_one_by_one_until_they_end():
             yield number
 
     got = []
-    for step in each_meanwhile(steps(), lambda: None):
+    for step in iterate_in_background(steps(), lambda: None):
         got.append(step)
         assert made == got
     assert got == [1, 2, None, 4]
@@ -63,7 +63,7 @@ def test_items_come_one_by_one_until_they_end():
 
 def test_all_items_come_from_one_thread():
     """Each thread has OpenMP threads of its own, which a new thread for every item would start anew."""
-    threads = list(each_meanwhile((threading.current_thread() for _ in range(5)), lambda: None))
+    threads = list(iterate_in_background((threading.current_thread() for _ in range(5)), lambda: None))
 
     assert len(set(threads)) == 1
     assert threads[0] is not threading.current_thread()

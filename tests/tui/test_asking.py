@@ -11,7 +11,7 @@ import pytest
 from textual.widgets import Input
 
 from semid_daemon.config import Config
-from semid_daemon.daemon.command_server import CommandDesk
+from semid_daemon.daemon.command_server import CommandServer
 from semid_daemon.store.write.writer import Writer
 from semid_tui.data.commands import Gateway, ReadOnlyError
 from semid_tui.widgets.dialogs import ChoiceScreen, Palette
@@ -28,7 +28,7 @@ def answer_all(config: Config) -> None:
     """What the daemon does with commands."""
     with Writer(config.database) as writer:
         handlers = {"retry": lambda arguments: "1 file is tried again", "pause": lambda arguments: "paused"}
-        CommandDesk(config.commands_dir, writer, handlers).serve()
+        CommandServer(config.commands_dir, writer, handlers).poll()
 
 
 async def answer_what_comes(see: Looking, config: Config) -> None:
