@@ -26,9 +26,9 @@ def stored_time(text: str) -> str:
     UTC unless it says otherwise. Raises ValueError when it is none.
     """
     time = datetime.fromisoformat(text)
-    return utc_text(time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC))
+    return utc_text(time.replace(tzinfo=UTC) if time.tzinfo is None else time)
 
 
 def utc_text(time: datetime) -> str:
-    """A time in UTC as the database keeps it."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time with a time zone, as the database keeps it."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -27,7 +27,7 @@ class FieldNames:
 
 @dataclass(frozen=True, slots=True)
 class DropFile:
-    """A settled file of embeddings in the drop directory.
+    """A stable file of embeddings in the drop directory.
 
     `name` is the path below the drop directory as printable text; `sidecar` is the file of
     item IDs that belongs to it, if there is one; `fields` says where in it to look.

@@ -23,7 +23,7 @@ _MOST_THREADS = 8
 
 
 class FileChangedError(Exception):
-    """The file is no longer the one that was settled or hashed: changed, replaced, or gone."""
+    """The file is no longer the one that was scanned or hashed: changed, replaced, or gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class OpenFile:
     sidecar: BinaryIO | None
 
     def check_unchanged(self) -> None:
-        """Raises FileChangedError when the open files are not as they were settled."""
+        """Raises FileChangedError when the open files are not those that were scanned."""
         _expect(self.stream, self.file.signature)
         if self.sidecar is not None and self.file.sidecar_signature is not None:
             _expect(self.sidecar, self.file.sidecar_signature)
@@ -43,9 +43,9 @@ class OpenFile:
 
 @contextlib.contextmanager
 def open_drop_file(file: DropFile) -> Iterator[OpenFile]:
-    """Open a settled file and its sidecar: no symbolic link followed, nothing but regular files, no waiting.
+    """Open a stable file and its sidecar: no symbolic link followed, nothing but regular files, no waiting.
 
-    Raises FileChangedError when it is not what was settled, OSError when the machine does not let us.
+    Raises FileChangedError when it is not what was scanned, OSError when the machine does not let us.
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(_open_regular(file.path))
@@ -125,6 +125,6 @@ def _hash_block(descriptor: int, start: int) -> tuple[int, bytes]:
 
 
 def signature_text(file: DropFile) -> str:
-    """A settled file's signatures as text, for the ledger's cache of digests."""
+    """A file's signatures as text, for the ledger's cache of digests."""
     signatures = [file.signature] + ([file.sidecar_signature] if file.sidecar_signature else [])
     return ";".join(f"{s.device}:{s.inode}:{s.size_bytes}:{s.mtime_ns}:{s.ctime_ns}" for s in signatures)

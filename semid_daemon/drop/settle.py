@@ -13,7 +13,7 @@ class _Seen:
     since: float
 
 
-class Settling:
+class StableFiles:
     """Remembers, per name, since when a file has looked the way it looks. Monotonic seconds, never mtimes."""
 
     def __init__(self, settle_s: float) -> None:
@@ -21,17 +21,17 @@ class Settling:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, files: dict[str, DropFile], now: float) -> tuple[list[DropFile], bool]:
-        """The files that have settled, in name order, and whether others are still to settle."""
+        """The stable files, in the order of `files`, and whether there are unstable ones."""
         seen: dict[str, _Seen] = {}
-        settled = []
+        stable = []
         for name, file in files.items():
             signatures = (file.signature, file.sidecar_signature)
             before = self._seen.get(name)
             seen[name] = before if before and before.signatures == signatures else _Seen(signatures, now)
             if now - seen[name].since >= self._settle_s:
-                settled.append(file)
+                stable.append(file)
         self._seen = seen
-        return settled, len(settled) < len(files)
+        return stable, len(stable) < len(files)
 
     def stable_for_s(self, name: str, now: float) -> float:
         """How long the file has looked the same, in seconds."""

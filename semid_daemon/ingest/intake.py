@@ -16,7 +16,7 @@ from semid_daemon.config import Config
 from semid_daemon.drop.dispose import delete, move_away, reject
 from semid_daemon.drop.open_file import FileChangedError, signature_text
 from semid_daemon.drop.scan import Scan
-from semid_daemon.drop.settle import Settling
+from semid_daemon.drop.settle import StableFiles
 from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.pending import PendingFile, PendingFiles
 from semid_daemon.ingest.quarantine import Quarantine
@@ -61,7 +61,7 @@ class Intake:
         self._tick = tick
         self._heed_retry_times = heed_retry_times
         self._now = now
-        self._settling = Settling(config.drop.settle_ms / 1000)
+        self._settling = StableFiles(config.drop.settle_ms / 1000)
         self._found: Scan | None = None
         self._queue: dict[str, DropFile] = {}  # settled, to be taken up
         self._queue_sized = (0, 0)  # files, bytes
@@ -94,7 +94,7 @@ class Intake:
         if self._found is not None and self._found.root != found.root:
             self.pending.clear()
         now = self._now()
-        settled, self.unstable = self._settling.look(found.files, now)
+        stable, self.unstable = self._settling.look(found.files, now)
         self._handled = {name: sig for name, sig in self._handled.items() if name in found.files}
         self._not_before = {name: at for name, at in self._not_before.items() if name in found.files}
         self._contents = {name: file_id for name, file_id in self._contents.items() if name in found.files}
@@ -102,7 +102,7 @@ class Intake:
         in_work = {pending.file.name: signature_text(pending.file) for pending in self.pending.values()}
         self._queue = {
             file.name: file
-            for file in settled
+            for file in stable
             if now >= self._not_before.get(file.name, 0.0)
             and not (
                 (file.name in self._handled or file.name in in_work)

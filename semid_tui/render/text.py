@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime
 
+from semid_daemon.base.text import escape
+
 
 def count(value: float) -> str:
     """12,345 as it is; from a hundred thousand on 123k, 4.56M, 7.89G."""
@@ -82,9 +84,7 @@ def percent(share: float) -> str:
 
 def clean(text: str) -> str:
     """Text from files and items made safe for a terminal: what is no printable character is escaped."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    return escape(text)
 
 
 def width(text: str) -> int:
