@@ -19,11 +19,11 @@ from semid_daemon.base.errors import SemidError
 from semid_daemon.config import Config
 from semid_daemon.store.read.connection import UnavailableError
 from semid_daemon.store.read.monitor import Overview
-from semid_tui import copy_and_save as taking
+from semid_tui import copy_and_save
 from semid_tui.bindings import help_sections, palette_commands
-from semid_tui.data.commands import Gateway
-from semid_tui.data.poller import Beat, Fed, Lost, Poller
-from semid_tui.data.queries import CommandsFeed, Feed
+from semid_tui.data.commands import CommandGateway
+from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered
+from semid_tui.data.queries import CommandsQuery, Query
 from semid_tui.render.spans import Marker
 from semid_tui.render.status import Mode, liveness
 from semid_tui.render.text import clean, duration
@@ -39,7 +39,7 @@ from semid_tui.screens.tree import TreePane
 from semid_tui.widgets.chrome import CommandLine, KeyBar, StatusLine, TabLine
 from semid_tui.widgets.dialogs import ChoiceScreen, HelpScreen, Palette
 from semid_tui.widgets.pane import Pane
-from semid_tui.widgets.unavailable import LostNote
+from semid_tui.widgets.unavailable import UnavailableNote
 
 _LOOKUP = 5
 _REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -60,7 +60,7 @@ PANES: tuple[tuple[str, type[Pane]], ...] = (
 class Posted(Message):
     """What the poller's thread read."""
 
-    def __init__(self, what: Beat | Fed | Lost) -> None:
+    def __init__(self, what: OverviewRead | QueryAnswered | DatabaseUnavailable) -> None:
         super().__init__()
         self.what = what
 
@@ -109,9 +109,9 @@ class MonitorApp(App[None]):
         self.config = config
         self.marker: Marker = marker
         self.mode = Mode(readonly=readonly, ascii_only=marker == "ascii")
-        self.gateway = Gateway(config.commands_dir, readonly=readonly)
+        self.gateway = CommandGateway(config.commands_dir, readonly=readonly)
         self.overview: Overview | None = None
-        self.lost: UnavailableError | None = None
+        self.unavailable: UnavailableError | None = None
         self.shown = 1
         self._live = ""
         self.palette: dict[str, Style] = {}
@@ -119,7 +119,7 @@ class MonitorApp(App[None]):
         self._panes: dict[int, Pane] = {}
         # Held, not looked for: while a dialog is open, another screen is searched.
         self._status, self._tabs = StatusLine(id="status"), TabLine(id="tabs")
-        self._shelf, self._note = Container(id="panes"), LostNote(id="lost")
+        self._shelf, self._note = Container(id="panes"), UnavailableNote(id="unavailable")
         self._command = CommandLine(id="command")
         self._note.display = self._command.display = False
         # Textual's own filter for NO_COLOR makes greys, which are colours still.
@@ -165,7 +165,7 @@ class MonitorApp(App[None]):
 
     # -- what the poller reads ---------------------------------------------------------------------
 
-    def _post(self, what: Beat | Fed | Lost) -> None:
+    def _post(self, what: OverviewRead | QueryAnswered | DatabaseUnavailable) -> None:
         """From the poller's thread."""
         self.post_message(Posted(what))
 
@@ -173,54 +173,54 @@ class MonitorApp(App[None]):
     def pane(self) -> Pane | None:
         return self._panes.get(self.shown)
 
-    def want(self, again: bool = False) -> None:
+    def subscribe(self, again: bool = False) -> None:
         """Tell the poller what the screen that is shown needs."""
-        feeds: dict[str, Feed] = dict(self.pane.feeds()) if self.pane else {}
+        queries: dict[str, Query] = dict(self.pane.queries()) if self.pane else {}
         if any(sent.is_open for sent in self.gateway.sent):
-            feeds["sent"] = CommandsFeed()
-        self._poller.want(feeds, again)
+            queries["sent"] = CommandsQuery()
+        self._poller.subscribe(queries, again)
 
     def on_posted(self, message: Posted) -> None:
         if not self._status.is_attached:
             return  # on the way out
         match message.what:
-            case Beat(overview):
-                self._take_overview(overview)
-            case Lost(why):
-                self._lose(why)
-            case Fed(slot="sent", result=result) if result is not None:
-                self._follow(result)
-            case Fed(slot, feed, result, _, error):
+            case OverviewRead(overview):
+                self._show_overview(overview)
+            case DatabaseUnavailable(why):
+                self._show_unavailable(why)
+            case QueryAnswered(slot="sent", result=result) if result is not None:
+                self._update_commands(result)
+            case QueryAnswered(slot, query, result, _, error):
                 pane = self.pane
-                if pane is None or pane.feeds().get(slot) != feed:
+                if pane is None or pane.queries().get(slot) != query:
                     return  # an answer to a question that nobody asks any more
                 if error is None:
-                    pane.take(slot, feed, result)
+                    pane.on_result(slot, query, result)
                 else:
-                    pane.fail(slot, feed, error)
+                    pane.on_error(slot, query, error)
 
-    def _take_overview(self, overview: Overview) -> None:
-        first = self.overview is None or self.lost is not None
+    def _show_overview(self, overview: Overview) -> None:
+        first = self.overview is None or self.unavailable is not None
         generation = self.overview.active.generation if self.overview and self.overview.active else None
-        self.overview, self.lost = overview, None
+        self.overview, self.unavailable = overview, None
         if first:
             self._note.display = False
             self._shelf.display = True
         if self.pane is not None:
-            self.pane.take_overview(overview)
+            self.pane.on_overview(overview)
             if first or (overview.active and overview.active.generation != generation):
-                self.want()
+                self.subscribe()
         self._status.redraw()
 
-    def _lose(self, why: UnavailableError) -> None:
-        self.lost = why
+    def _show_unavailable(self, why: UnavailableError) -> None:
+        self.unavailable = why
         self._note.tell(why)
         self._shelf.display = False
         self._note.display = True
         self._status.redraw()
 
-    def _follow(self, commands: Any) -> None:
-        for sent in self.gateway.follow(commands):
+    def _update_commands(self, commands: Any) -> None:
+        for sent in self.gateway.update(commands):
             if not sent.is_open:
                 about = f" {sent.about}" if sent.about else ""
                 self.notify(
@@ -230,7 +230,7 @@ class MonitorApp(App[None]):
                     markup=False,
                 )
         self._command.update()
-        self.want()
+        self.subscribe()
 
     def _tick(self) -> None:
         """Ages go on though nothing changes."""
@@ -238,7 +238,7 @@ class MonitorApp(App[None]):
         self._command.update()
         live = liveness(self.overview) if self.overview is not None else ""
         if live != self._live and self.overview is not None and self.pane is not None:
-            self.pane.take_overview(self.overview)  # what it shows is live no more
+            self.pane.on_overview(self.overview)  # what it shows is live no more
         self._live = live
 
     # -- looking -----------------------------------------------------------------------------------
@@ -262,8 +262,8 @@ class MonitorApp(App[None]):
         if main is not None:
             self.screen.set_focus(main)  # at once: the next key may have been typed already
         if self.overview is not None:
-            pane.take_overview(self.overview)
-        self.want(again=True)
+            pane.on_overview(self.overview)
+        self.subscribe(again=True)
         self._tabs.redraw()
         self.call_after_refresh(pane.redraw)
 
@@ -312,13 +312,13 @@ class MonitorApp(App[None]):
     # -- taking away -------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        taking.copy(self)
+        copy_and_save.copy(self)
 
     def action_write(self) -> None:
-        taking.write(self)
+        copy_and_save.write(self)
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
-        taking.screenshot(self)
+        copy_and_save.screenshot(self)
 
     # -- asking the daemon -------------------------------------------------------------------------
 
@@ -327,7 +327,7 @@ class MonitorApp(App[None]):
             return False
         return super().check_action(action, parameters)
 
-    def ask(self, question: str, answers: list[tuple[str, str, dict[str, Any], str]]) -> None:
+    def confirm(self, question: str, answers: list[tuple[str, str, dict[str, Any], str]]) -> None:
         """Ask before something is changed. Each answer: its text, then command, arguments, and what it is about."""
 
         def chosen(number: int | None) -> None:
@@ -348,19 +348,19 @@ class MonitorApp(App[None]):
             self.notify(clean(str(error)), severity="error", markup=False)
             return
         self._command.update()
-        self.want()
+        self.subscribe()
 
     def action_pause(self) -> None:
         if self.overview is not None and self.overview.paused_at is not None:
-            self.ask("Resume the daemon's work?", [("resume", "resume", {}, "")])
+            self.confirm("Resume the daemon's work?", [("resume", "resume", {}, "")])
         else:
-            self.ask(
+            self.confirm(
                 "Pause the daemon after the chunk or step in hand?",
                 [("pause; nothing is lost", "pause", {}, "")],
             )
 
     def action_train(self) -> None:
-        self.ask(
+        self.confirm(
             "Prepare the next generation beside the active one? No published ID changes.",
             [
                 ("train, as generations.mode in semid.toml says", "train", {}, ""),
@@ -374,11 +374,11 @@ class MonitorApp(App[None]):
             self.push_screen(Palette(id="--command-palette"))
 
     def action_rescan(self) -> None:
-        self.ask("Look at everything in the drop directory anew?", [("rescan", "rescan", {}, "")])
+        self.confirm("Look at everything in the drop directory anew?", [("rescan", "rescan", {}, "")])
 
     def action_retry(self) -> None:
-        offers = self.pane.retries() if self.pane else []
+        offers = self.pane.retry_offers() if self.pane else []
         if not offers:
             self.notify("nothing here was deferred or rejected", timeout=3)
             return
-        self.ask("Try again?", [(f"retry {what}", "retry", arguments, what) for what, arguments in offers])
+        self.confirm("Try again?", [(f"retry {what}", "retry", arguments, what) for what, arguments in offers])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def copy(app: MonitorApp) -> None:
     """What the cursor is on, into the clipboard of the terminal."""
-    text = app.pane.copied() if app.pane else None
+    text = app.pane.copied_text() if app.pane else None
     if not text:
         app.notify("nothing to copy here: it is on Codes, Files, Lookup and Tree", timeout=3)
         return
@@ -32,7 +32,7 @@ def write(app: MonitorApp) -> None:
     """What the screen holds, as a file in the working directory."""
     if app.pane is None:
         return
-    suffix, text = app.pane.written()
+    suffix, text = app.pane.saved_text()
     path = Path.cwd() / f"semid-{app.pane.id}-{_now()}.{suffix}"
     try:
         path.write_text(text, encoding="utf-8")

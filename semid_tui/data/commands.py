@@ -18,7 +18,7 @@ class ReadOnlyError(SemidError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentCommand:
     """A command sent from here and what is known of it: queued, accepted, done or failed. Times are monotonic."""
 
     name: str
@@ -34,24 +34,24 @@ class Sent:
         return self.state in ("queued", "accepted")
 
 
-class Gateway:
+class CommandGateway:
     """Sends commands, and follows those it sent."""
 
     def __init__(self, commands_dir: Path, *, readonly: bool) -> None:
         self._commands_dir = commands_dir
         self.readonly = readonly
-        self.sent: tuple[Sent, ...] = ()
+        self.sent: tuple[SentCommand, ...] = ()
 
-    def send(self, command: str, arguments: dict[str, Any], about: str = "") -> Sent:
+    def send(self, command: str, arguments: dict[str, Any], about: str = "") -> SentCommand:
         """Put a command in the daemon's way. Raises ReadOnlyError, or ConfigError where that is not possible."""
         if self.readonly:
             raise ReadOnlyError("read-only: nothing is sent to the daemon")
         now = time.monotonic()
-        sent = Sent(submit(self._commands_dir, command, arguments), command, about, now, state_s=now)
+        sent = SentCommand(submit(self._commands_dir, command, arguments), command, about, now, state_s=now)
         self.sent = (*self.sent, sent)[-50:]
         return sent
 
-    def follow(self, commands: Iterable[CommandState]) -> tuple[Sent, ...]:
+    def update(self, commands: Iterable[CommandState]) -> tuple[SentCommand, ...]:
         """Bring what was sent up to date; those that changed."""
         states = {each.name: each for each in commands}
         now = time.monotonic()

@@ -12,43 +12,43 @@ from typing import Any
 
 from semid_daemon.store.read.connection import InterruptedReadError, UnavailableError
 from semid_daemon.store.read.monitor import MonitorReader, Overview
-from semid_tui.data.queries import Feed
+from semid_tui.data.queries import Query
 
 _RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class OverviewRead:
     """The database has changed."""
 
     overview: Overview
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
-    """The answer to the feed in a slot; `error` instead where it could not be had, `took_s` what it cost."""
+class QueryAnswered:
+    """The answer to the query in a slot; `error` instead where it could not be had, `took_s` what it cost."""
 
     slot: str
-    feed: Feed
+    query: Query
     result: Any
     took_s: float
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class DatabaseUnavailable:
     """The database cannot be read; it is tried again every second."""
 
     why: UnavailableError
 
 
-Post = Callable[[Beat | Fed | Lost], object]
+Post = Callable[[OverviewRead | QueryAnswered | DatabaseUnavailable], object]
 
 
 class Poller:
     """Looks at `PRAGMA data_version` every `refresh_s`, and reads only when it changed, only what is wanted.
 
-    Between two looks no cursor and no transaction is open. `want` wakes it, and interrupts a query that nobody
+    Between two looks no cursor and no transaction is open. `subscribe` wakes it, and interrupts a query that nobody
     wants any more.
     """
 
@@ -60,12 +60,12 @@ class Poller:
         self._wake = threading.Event()
         self._stopped = False
         self._frozen = False
-        self._wanted: dict[str, Feed] = {}
-        self._reading: tuple[str, Feed] | None = None
+        self._subscribed: dict[str, Query] = {}
+        self._reading: tuple[str, Query] | None = None
         self._reader: MonitorReader | None = None
         self._overview: Overview | None = None
         self._version: int | None = None
-        self._answered: dict[str, tuple[Feed, Hashable]] = {}
+        self._answered: dict[str, tuple[Query, Hashable]] = {}
         self._thread = threading.Thread(target=self._run, name="semid-poller", daemon=True)
 
     def start(self) -> None:
@@ -84,14 +84,14 @@ class Poller:
         self._frozen = frozen
         self._wake.set()
 
-    def want(self, feeds: Mapping[str, Feed], again: bool = False) -> None:
+    def subscribe(self, queries: Mapping[str, Query], again: bool = False) -> None:
         """These slots are wanted from now on, and no others; with `again` read them even if nothing changed."""
         with self._lock:
-            self._wanted = dict(feeds)
+            self._subscribed = dict(queries)
             if again:
                 self._answered.clear()
             reading, reader = self._reading, self._reader
-            if reading is not None and reader is not None and self._wanted.get(reading[0]) != reading[1]:
+            if reading is not None and reader is not None and self._subscribed.get(reading[0]) != reading[1]:
                 reader.interrupt()
         self._wake.set()
 
@@ -107,7 +107,7 @@ class Poller:
                 pause = 0.0
             except UnavailableError as why:
                 self._close()
-                self._post(Lost(why))
+                self._post(DatabaseUnavailable(why))
                 pause = _RETRY_S
             if pause:
                 self._wake.wait(pause)
@@ -125,33 +125,33 @@ class Poller:
             if version != self._version or self._overview is None:
                 self._overview = self._reader.read_overview()
                 self._version = version
-                self._post(Beat(self._overview))
-        for slot, feed in list(self._wanted.items()):
+                self._post(OverviewRead(self._overview))
+        for slot, query in list(self._subscribed.items()):
             if self._stopped:
                 return
-            self._feed(self._reader, self._overview, slot, feed)
+            self._answer(self._reader, self._overview, slot, query)
 
-    def _feed(self, reader: MonitorReader, overview: Overview, slot: str, feed: Feed) -> None:
-        depends = feed.depends(overview)
-        if self._answered.get(slot) == (feed, depends):
+    def _answer(self, reader: MonitorReader, overview: Overview, slot: str, query: Query) -> None:
+        depends = query.depends(overview)
+        if self._answered.get(slot) == (query, depends):
             return
         with self._lock:
-            if self._wanted.get(slot) != feed:
+            if self._subscribed.get(slot) != query:
                 return
-            self._reading = (slot, feed)
+            self._reading = (slot, query)
         started = time.perf_counter()
         try:
             with reader.snapshot():
-                result, error = feed.read(reader, overview), None
+                result, error = query.read(reader, overview), None
         except InterruptedReadError:
-            if self._wanted.get(slot) != feed or self._stopped:
+            if self._subscribed.get(slot) != query or self._stopped:
                 raise  # for something newer
             result, error = None, "took too long"
         finally:
             with self._lock:
                 self._reading = None
-        self._answered[slot] = (feed, depends)
-        self._post(Fed(slot, feed, result, time.perf_counter() - started, error))
+        self._answered[slot] = (query, depends)
+        self._post(QueryAnswered(slot, query, result, time.perf_counter() - started, error))
 
     def _close(self) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What screens ask of the database: each feed says what its answer depends on, and reads it as a frozen snapshot."""
+"""What screens ask of the database: each query says what its answer depends on, and reads it as a frozen snapshot."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from semid_daemon.store.read.search import Branch, Key
 SLOW_S = 2.0  # a search that takes longer is given up
 
 
-class Feed:
-    """Read again when `depends` changes, and when the feed is replaced by another."""
+class Query:
+    """Read again when `depends` changes, and when the query is replaced by another."""
 
     def depends(self, overview: Overview) -> Hashable:
         raise NotImplementedError
@@ -23,7 +23,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class LossFeed(Feed):
+class LossQuery(Query):
     run: str | None = None
 
     def depends(self, overview: Overview) -> Hashable:
@@ -34,7 +34,7 @@ class LossFeed(Feed):
 
 
 @dataclass(frozen=True)
-class UsageFeed(Feed):
+class UsageQuery(Query):
     generation: int | None = None
 
     def depends(self, overview: Overview) -> Hashable:
@@ -46,7 +46,7 @@ class UsageFeed(Feed):
 
 
 @dataclass(frozen=True)
-class TroubleFeed(Feed):
+class TroubledFilesQuery(Query):
     most: int = 8
 
     def depends(self, overview: Overview) -> Hashable:
@@ -57,7 +57,7 @@ class TroubleFeed(Feed):
 
 
 @dataclass(frozen=True)
-class EventsFeed(Feed):
+class EventsQuery(Query):
     most: int = 50
     text: str = ""
     level: str = ""
@@ -70,7 +70,7 @@ class EventsFeed(Feed):
 
 
 @dataclass(frozen=True)
-class CommandsFeed(Feed):
+class CommandsQuery(Query):
     most: int = 20
 
     def depends(self, overview: Overview) -> Hashable:
@@ -81,7 +81,7 @@ class CommandsFeed(Feed):
 
 
 @dataclass(frozen=True)
-class GenerationsFeed(Feed):
+class GenerationsQuery(Query):
     def depends(self, overview: Overview) -> Hashable:
         return overview.generations, overview.metrics
 
@@ -90,7 +90,7 @@ class GenerationsFeed(Feed):
 
 
 @dataclass(frozen=True)
-class FilesFeed(Feed):
+class FilesQuery(Query):
     order: str = "newest"
     status: str = ""
     text: str = ""
@@ -114,7 +114,7 @@ class FilesFeed(Feed):
 
 
 @dataclass(frozen=True)
-class RetriableFeed(Feed):
+class RetriableFilesQuery(Query):
     """Names of the filtered files that can be tried again."""
 
     status: str
@@ -129,7 +129,7 @@ class RetriableFeed(Feed):
 
 
 @dataclass(frozen=True)
-class FindFeed(Feed):
+class ItemSearchQuery(Query):
     text: str = ""
 
     def depends(self, overview: Overview) -> Hashable:
@@ -141,7 +141,7 @@ class FindFeed(Feed):
 
 
 @dataclass(frozen=True)
-class SamplesFeed(Feed):
+class SampleItemsQuery(Query):
     """Some items that have a code."""
 
     generation: int
@@ -158,7 +158,7 @@ class SamplesFeed(Feed):
 
 
 @dataclass(frozen=True)
-class TreeFeed(Feed):
+class TreeQuery(Query):
     """The children of some prefixes, as {prefix: (children, how many there are)}."""
 
     prefixes: frozenset[str]

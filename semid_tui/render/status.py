@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semid_daemon.store.read.monitor import Overview
-from semid_tui.data.commands import Sent
+from semid_tui.data.commands import SentCommand
 from semid_tui.render.spans import Line, Span, length, line
 from semid_tui.render.text import age_s, clean, duration, fit, loss, short
 
@@ -128,7 +128,7 @@ def tab_line(active: int, width: int) -> Line:
     return tuple(spans)
 
 
-def command_line(sent: Sent, now: float, width: int) -> Line:
+def command_line(sent: SentCommand, now: float, width: int) -> Line:
     """`retry part-000377 · queued 0.3s → accepted → done after 0.9s: answer`."""
     elapsed = duration((now if sent.is_open else sent.state_s) - sent.sent_s)
     about = f" {clean(sent.about)}" if sent.about else ""

@@ -12,7 +12,7 @@ from textual.binding import Binding
 
 from semid_daemon.store.read.monitor import Overview, Usage
 from semid_daemon.store.read.search import Match
-from semid_tui.data.queries import Feed, SamplesFeed, UsageFeed
+from semid_tui.data.queries import Query, SampleItemsQuery, UsageQuery
 from semid_tui.render.bars import heat, rank_profile, sparkline
 from semid_tui.render.spans import Line, Marker, Part, Span, length, line, rule
 from semid_tui.render.text import clean, count, fit, percent
@@ -269,12 +269,12 @@ class CodesPane(Pane):
         yield CodeGrid(id="codes-grid")
         yield CodeDetail(id="codes-detail")
 
-    def feeds(self) -> Mapping[str, Feed]:
-        feeds: dict[str, Feed] = {"usage": UsageFeed()}
+    def queries(self) -> Mapping[str, Query]:
+        queries: dict[str, Query] = {"usage": UsageQuery()}
         code = self.code()
         if self.usage is not None and code is not None and self.usage.layers[self.shown_layer][code]:
-            feeds["samples"] = SamplesFeed(self.usage.generation, self.shown_layer, code, len(self.usage.layers))
-        return feeds
+            queries["samples"] = SampleItemsQuery(self.usage.generation, self.shown_layer, code, len(self.usage.layers))
+        return queries
 
     def places(self) -> tuple[int, ...]:
         """The codes in the order in which they are shown."""
@@ -294,10 +294,10 @@ class CodesPane(Pane):
         order = range(len(items))
         self._places = tuple(sorted(order, key=lambda code: (-items[code], code)) if self.ranked else order)
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.query_one(CodeHead).redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         if slot == "samples":
             self.samples = result
             self.query_one(CodeDetail).redraw()
@@ -309,9 +309,9 @@ class CodesPane(Pane):
         self._arrange()
         self.redraw()
         if first:
-            self.ask()
+            self.subscribe()
 
-    def fail(self, slot: str, feed: Feed, error: str) -> None:
+    def on_error(self, slot: str, query: Query, error: str) -> None:
         self.samples = ()
         self.query_one(CodeDetail).redraw()
 
@@ -319,7 +319,7 @@ class CodesPane(Pane):
         self.samples = None
         self.query_one(CodeGrid).redraw()
         self.query_one(CodeDetail).redraw()
-        self.ask()
+        self.subscribe()
 
     def turn_to(self, layer: int) -> None:
         self.shown_layer = layer
@@ -346,13 +346,13 @@ class CodesPane(Pane):
             parts[self.shown_layer] = str(code)
             await self.monitor.look_up("-".join(parts))
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         code = self.code()
         return None if code is None else str(code)
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         if self.usage is None:
-            return super().written()
+            return super().saved_text()
         rows = [
             f"{self.usage.generation}\t{layer}\t{code}\t{items}"
             for layer, usage in enumerate(self.usage.layers)

@@ -10,7 +10,7 @@ from textual.binding import Binding
 from textual.widgets import Input
 
 from semid_daemon.store.read.monitor import CommandState, Event, Overview
-from semid_tui.data.queries import CommandsFeed, EventsFeed, Feed
+from semid_tui.data.queries import CommandsQuery, EventsQuery, Query
 from semid_tui.render.spans import Line, Part, line, rule
 from semid_tui.render.text import age_s, clean, clock, duration, fit, wrapped
 from semid_tui.render.theme import LEVEL_STYLES
@@ -147,13 +147,13 @@ class EventsPane(FilteredPane):
     def main(self) -> EventsList:
         return self.query_one(EventsList)
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"events": EventsFeed(_MOST, self.text, self.level), "commands": CommandsFeed()}
+    def queries(self) -> Mapping[str, Query]:
+        return {"events": EventsQuery(_MOST, self.text, self.level), "commands": CommandsQuery()}
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.query_one(CommandsList).redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         if slot == "commands":
             self.commands = result
             self.query_one(CommandsList).redraw()
@@ -167,11 +167,11 @@ class EventsPane(FilteredPane):
 
     def action_level(self, by: int) -> None:
         self.level = _LEVELS[(_LEVELS.index(self.level) + by) % len(_LEVELS)]
-        self.ask()
+        self.subscribe()
 
     def filter_changed(self) -> None:
-        self.ask()
+        self.subscribe()
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         rows = [f"{event.at}\t{event.level}\t{clean(event.message)}" for event in reversed(self.events)]
         return "tsv", "\n".join(["at\tlevel\tmessage", *rows]) + "\n"

@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from semid_daemon.store.read.monitor import Overview
 from semid_daemon.store.read.search import FILE_ORDERS, FileRow, FilesPage, Key
-from semid_tui.data.queries import Feed, FilesFeed, RetriableFeed
+from semid_tui.data.queries import FilesQuery, Query, RetriableFilesQuery
 from semid_tui.render.spans import Line, Marker, Part, Span, line, rule
 from semid_tui.render.text import clean, clock, count, fit, size, wrapped
 from semid_tui.render.theme import STATUS_STYLES
@@ -199,18 +199,18 @@ class FilesPane(FilteredPane):
     def main(self) -> FilesTable:
         return self.query_one(FilesTable)
 
-    def feeds(self) -> Mapping[str, Feed]:
-        feeds: dict[str, Feed] = {
-            "files": FilesFeed(self.order, self.status, self.text, self.around, self.from_end, _MOST)
+    def queries(self) -> Mapping[str, Query]:
+        queries: dict[str, Query] = {
+            "files": FilesQuery(self.order, self.status, self.text, self.around, self.from_end, _MOST)
         }
         if self.text or self.status in ("rejected", "deferred"):
-            feeds["retriable"] = RetriableFeed(self.status, self.text)
-        return feeds
+            queries["retriable"] = RetriableFilesQuery(self.status, self.text)
+        return queries
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.query_one(FilesHead).redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         if slot == "retriable":
             self.retriable = result
             return
@@ -227,12 +227,12 @@ class FilesPane(FilteredPane):
             self.cursor = len(result.rows) - 1 if self.from_end else min(result.at, max(0, len(result.rows) - 1))
         self.redraw()
 
-    def fail(self, slot: str, feed: Feed, error: str) -> None:
+    def on_error(self, slot: str, query: Query, error: str) -> None:
         if slot == "retriable":
             self.retriable = ()
             return
         self.page = FilesPage((), 0, 0)
-        super().fail(slot, feed, error)
+        super().on_error(slot, query, error)
         self.redraw()
 
     def nothing(self) -> str:
@@ -257,17 +257,17 @@ class FilesPane(FilteredPane):
             key = rows[self.cursor].key
             if key != self.around:
                 self.around, self.from_end = key, False
-                self.ask()
+                self.subscribe()
         self.redraw()
 
     def go_to_edge(self, end: bool) -> None:
         self.around, self.from_end = None, end
         self._jumped = True
-        self.ask(again=True)
+        self.subscribe(again=True)
 
     def _begin_anew(self) -> None:
         self.around, self.from_end, self._jumped, self.retriable = None, False, True, ()
-        self.ask(again=True)
+        self.subscribe(again=True)
 
     def show_status(self, status: str) -> None:
         self.status = status
@@ -290,13 +290,13 @@ class FilesPane(FilteredPane):
 
     # -- taking away, asking -----------------------------------------------------------------------
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         file = self.file()
         return file.name if file else None
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         if self.page is None:
-            return super().written()
+            return super().saved_text()
         names = [
             "name",
             "status",
@@ -313,7 +313,7 @@ class FilesPane(FilteredPane):
         rows = ["\t".join(clean(str(getattr(row, name) or "")) for name in names) for row in self.page.rows]
         return "tsv", "\n".join(["\t".join(names), *rows]) + "\n"
 
-    def retries(self) -> list[tuple[str, dict[str, Any]]]:
+    def retry_offers(self) -> list[tuple[str, dict[str, Any]]]:
         offers: list[tuple[str, dict[str, Any]]] = []
         file = self.file()
         if file is not None and file.status in ("rejected", "deferred"):

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 
 from semid_daemon.store.read.generations import Difference, GenerationRow, GenerationsSnapshot
-from semid_tui.data.queries import Feed, GenerationsFeed
+from semid_tui.data.queries import GenerationsQuery, Query
 from semid_tui.render.bars import sparkline
 from semid_tui.render.spans import Line, Marker, Part, line, rule
 from semid_tui.render.text import clean, clock, count, figure, fit, loss, percent
@@ -213,10 +213,10 @@ class GenerationsPane(Pane):
         yield GenerationsTable(id="generations-table")
         yield GenerationDetail(id="generations-detail")
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"generations": GenerationsFeed()}
+    def queries(self) -> Mapping[str, Query]:
+        return {"generations": GenerationsQuery()}
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         self.snapshot = result
         there = len(result.generations)
         self.query_one(GenerationsTable).styles.height = max(3, min(there + 2, self.size.height // 2))
@@ -258,8 +258,8 @@ class GenerationsPane(Pane):
         """Ask before a generation becomes the active one; `{}` stands for it in both texts."""
         about = f"generation {row.generation}"
         arguments = {"generation": row.generation}
-        self.monitor.ask(question.format(about), [(answer.format(about), command, arguments, about)])
+        self.monitor.confirm(question.format(about), [(answer.format(about), command, arguments, about)])
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         row = self.chosen()
         return row.fingerprint if row else None

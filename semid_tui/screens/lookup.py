@@ -11,7 +11,7 @@ from textual.binding import Binding
 from textual.widgets import Input
 
 from semid_daemon.store.read.search import SearchResult
-from semid_tui.data.queries import Feed, FindFeed
+from semid_tui.data.queries import ItemSearchQuery, Query
 from semid_tui.render.spans import Line, Marker, Span, line, rule
 from semid_tui.render.text import clean, clock, fit
 from semid_tui.render.theme import layer_style
@@ -34,7 +34,7 @@ def coloured_id(semantic_id: str) -> list[Span]:
     return spans
 
 
-def found_lines(
+def result_lines(
     found: SearchResult | None, cursor: int, top: int, width: int, height: int, marker: Marker
 ) -> list[Line]:
     """The item, its siblings by shared prefix, earlier generations; then the list of matches."""
@@ -108,7 +108,7 @@ def match_lines(found: SearchResult, cursor: int, top: int, width: int, height: 
     return drawn
 
 
-class LookupFound(CellWidget, can_focus=True):
+class LookupResult(CellWidget, can_focus=True):
     """What was found."""
 
     BINDINGS = [
@@ -131,7 +131,7 @@ class LookupFound(CellWidget, can_focus=True):
         return self.parent
 
     def lines(self, width: int, height: int) -> list[Line]:
-        return found_lines(self.pane.found, self.cursor, self.top, width, height, self.monitor.marker)
+        return result_lines(self.pane.found, self.cursor, self.top, width, height, self.monitor.marker)
 
     def action_move(self, by: int) -> None:
         found = self.pane.found
@@ -163,23 +163,23 @@ class LookupPane(Pane):
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="item ID, 12-250-7, 12-250-* or 12-*-7", id="lookup-input")
-        yield LookupFound(id="lookup-found")
+        yield LookupResult(id="lookup-result")
 
     def main(self) -> Input:
         return self.query_one(Input)
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"find": FindFeed(self.text)} if self.text else {}
+    def queries(self) -> Mapping[str, Query]:
+        return {"find": ItemSearchQuery(self.text)} if self.text else {}
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         if self.found is None or self.found.text != result.text:
-            self.query_one(LookupFound).cursor = self.query_one(LookupFound).top = 0
+            self.query_one(LookupResult).cursor = self.query_one(LookupResult).top = 0
         self.found = result
-        self.query_one(LookupFound).redraw()
+        self.query_one(LookupResult).redraw()
 
-    def fail(self, slot: str, feed: Feed, error: str) -> None:
+    def on_error(self, slot: str, query: Query, error: str) -> None:
         self.found = None
-        super().fail(slot, feed, error)
+        super().on_error(slot, query, error)
 
     def look_up(self, text: str) -> None:
         box = self.query_one(Input)
@@ -198,35 +198,35 @@ class LookupPane(Pane):
         self.text = event.value.strip()
         if not self.text:
             self.found = None
-            self.query_one(LookupFound).redraw()
-        self.ask()
+            self.query_one(LookupResult).redraw()
+        self.subscribe()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.screen.set_focus(self.query_one(LookupFound))
+        self.screen.set_focus(self.query_one(LookupResult))
 
     def on_key(self, event: events.Key) -> None:
         if event.key == "down" and self.query_one(Input).has_focus:
             event.stop()
-            self.screen.set_focus(self.query_one(LookupFound))
+            self.screen.set_focus(self.query_one(LookupResult))
 
     def action_back(self) -> None:
         if self.query_one(Input).has_focus:
-            self.screen.set_focus(self.query_one(LookupFound))
+            self.screen.set_focus(self.query_one(LookupResult))
         else:
             self.start_filter()
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         if self.found is None:
             return None
         if self.found.item is not None:
             return self.found.item.semantic_id
-        at = self.query_one(LookupFound).cursor
+        at = self.query_one(LookupResult).cursor
         return self.found.matches[at].semantic_id if self.found.matches else None
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         if self.found is None:
-            return super().written()
+            return super().saved_text()
         rows = [f"{clean(match.item_id)}\t{match.semantic_id}\t{match.suffix}" for match in self.found.matches]
         if self.found.item is not None and not rows:
             item = self.found.item

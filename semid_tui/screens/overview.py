@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 
 from semid_daemon.store.read.monitor import Event, LossCurve, Overview, Usage
 from semid_daemon.store.read.search import FileRow
-from semid_tui.data.queries import EventsFeed, Feed, LossFeed, TroubleFeed, UsageFeed
+from semid_tui.data.queries import EventsQuery, LossQuery, Query, TroubledFilesQuery, UsageQuery
 from semid_tui.render.chart import View, loss_lines
 from semid_tui.render.overview import (
     all_files_lines,
@@ -125,8 +125,8 @@ class OverviewPane(Pane):
                 yield HostPart(id="overview-host")
         yield EventsPart(id="overview-events")
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"loss": LossFeed(), "usage": UsageFeed(), "trouble": TroubleFeed(), "events": EventsFeed()}
+    def queries(self) -> Mapping[str, Query]:
+        return {"loss": LossQuery(), "usage": UsageQuery(), "trouble": TroubledFilesQuery(), "events": EventsQuery()}
 
     def on_resize(self) -> None:
         self._arrange()
@@ -147,10 +147,10 @@ class OverviewPane(Pane):
         self._arrange()
         super().redraw()
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         match slot:
             case "loss":
                 self.curve = result

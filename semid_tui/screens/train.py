@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 
 from semid_daemon.store.read.monitor import LossCurve, Overview
-from semid_tui.data.queries import Feed, LossFeed
+from semid_tui.data.queries import LossQuery, Query
 from semid_tui.render.chart import View, loss_lines, run_number, smooth, value_at
 from semid_tui.render.spans import Line, line, rule
 from semid_tui.render.status import liveness
@@ -145,13 +145,13 @@ class TrainPane(Pane):
         yield TrainChart(id="train-chart")
         yield TrainTable(id="train-table")
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"loss": LossFeed(self.run)}
+    def queries(self) -> Mapping[str, Query]:
+        return {"loss": LossQuery(self.run)}
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.query_one(TrainTable).redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         self.curve = result
         if result is not None:
             self.query_one(TrainTable).styles.height = min(3 + len(result.layers), max(4, self.size.height // 2))
@@ -203,20 +203,20 @@ class TrainPane(Pane):
         if 0 <= at < len(self.curve.runs):
             self.run = self.curve.runs[at]
             self.crosshair = None
-            self.ask()
+            self.subscribe()
 
     def action_follow(self) -> None:
         self.run, self.crosshair = None, None
-        self.ask()
+        self.subscribe()
         self.redraw()
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         found = value_at(self.curve, self.crosshair) if self.curve and self.crosshair else None
         return f"{found[1].step}\t{found[1].mean}" if found else None
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         if self.curve is None:
-            return super().written()
+            return super().saved_text()
         rows = [
             f"{self.curve.run}\t{layer}\t{point.step}\t{point.steps}\t{point.low}\t{point.high}\t{point.mean}"
             for layer, points in sorted(self.curve.layers.items())

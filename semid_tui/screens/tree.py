@@ -12,7 +12,7 @@ from textual.binding import Binding
 
 from semid_daemon.store.read.monitor import Overview
 from semid_daemon.store.read.search import Branch
-from semid_tui.data.queries import Feed, TreeFeed
+from semid_tui.data.queries import Query, TreeQuery
 from semid_tui.render.bars import blocks
 from semid_tui.render.spans import Line, Part, line, rule
 from semid_tui.render.text import clean, fit
@@ -182,13 +182,13 @@ class TreePane(Pane):
         yield TreeHead(id="tree-head")
         yield TreeRows(id="tree-rows")
 
-    def feeds(self) -> Mapping[str, Feed]:
-        return {"tree": TreeFeed(self.unfolded | {""}, self.most)}
+    def queries(self) -> Mapping[str, Query]:
+        return {"tree": TreeQuery(self.unfolded | {""}, self.most)}
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         self.query_one(TreeHead).redraw()
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         self.children_of = result
         self._arrange()
 
@@ -207,23 +207,23 @@ class TreePane(Pane):
     def unfold(self, prefix: str) -> None:
         self.unfolded |= {prefix}
         self._arrange()
-        self.ask()
+        self.subscribe()
 
     def fold(self, prefix: str) -> None:
         self.unfolded = frozenset(
             each for each in self.unfolded if each != prefix and not each.startswith(f"{prefix}-")
         )
         self._arrange()
-        self.ask()
+        self.subscribe()
 
     def read_more(self) -> None:
         self.most += _PAGE
-        self.ask()
+        self.subscribe()
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         row = self.query_one(TreeRows).row()
         return row.branch.prefix if row else None
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         rows = [f"{clean(row.branch.prefix)}\t{row.branch.items}" for row in self.rows if not row.more]
         return "tsv", "\n".join(["prefix\titems", *rows]) + "\n"

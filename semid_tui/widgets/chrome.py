@@ -17,7 +17,7 @@ class StatusLine(CellWidget):
     """What matters most, in one line."""
 
     def lines(self, width: int, height: int) -> list[Line]:
-        lost = self.monitor.lost
+        lost = self.monitor.unavailable
         return [status_line(self.monitor.overview, width, self.monitor.mode, lost.title if lost else None)]
 
 

@@ -1,4 +1,4 @@
-"""What all screens have in common: feeds while they are shown, and what the keys of the whole app ask of them."""
+"""What all screens have in common: queries while they are shown, and what the keys of the whole app ask of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from semid_daemon.store.read.monitor import Overview
-from semid_tui.data.queries import Feed
+from semid_tui.data.queries import Query
 from semid_tui.render.spans import plain
 from semid_tui.widgets.cell_widget import CellWidget
 
@@ -28,24 +28,24 @@ class Pane(Vertical):
     def overview(self) -> Overview | None:
         return self.monitor.overview
 
-    def feeds(self) -> Mapping[str, Feed]:
+    def queries(self) -> Mapping[str, Query]:
         """What this screen wants read, by slot."""
         return {}
 
-    def take_overview(self, overview: Overview) -> None:
+    def on_overview(self, overview: Overview) -> None:
         """The database has changed."""
 
-    def take(self, slot: str, feed: Feed, result: Any) -> None:
+    def on_result(self, slot: str, query: Query, result: Any) -> None:
         """An answer came."""
 
-    def fail(self, slot: str, feed: Feed, error: str) -> None:
+    def on_error(self, slot: str, query: Query, error: str) -> None:
         """An answer could not be had."""
         self.monitor.notify(f"{slot}: {error}", severity="warning")
 
-    def ask(self, again: bool = False) -> None:
+    def subscribe(self, again: bool = False) -> None:
         """What this screen wants has changed; with `again` it wants an answer though it may be the same."""
         if self.display:
-            self.monitor.want(again)
+            self.monitor.subscribe(again)
 
     def redraw(self) -> None:
         """Draw every part anew."""
@@ -56,11 +56,11 @@ class Pane(Vertical):
         """What has the keys when the screen is shown."""
         return next((each for each in self.query(Widget) if each.focusable), None)
 
-    def copied(self) -> str | None:
+    def copied_text(self) -> str | None:
         """What `y` copies."""
         return None
 
-    def written(self) -> tuple[str, str]:
+    def saved_text(self) -> tuple[str, str]:
         """What `w` writes: the file's suffix, and its text."""
         parts: Sequence[CellWidget] = list(self.query(CellWidget))
         return "txt", "\n".join(plain(part.lines(*part.size)) for part in parts if part.size.area) + "\n"
@@ -69,6 +69,6 @@ class Pane(Vertical):
         """`/`: whether this screen has a filter of its own."""
         return False
 
-    def retries(self) -> list[tuple[str, dict[str, Any]]]:
+    def retry_offers(self) -> list[tuple[str, dict[str, Any]]]:
         """What `R` offers: (what is tried again, the command's arguments)."""
         return [("all deferred and rejected files", {"all": True})]

@@ -10,7 +10,7 @@ from semid_tui.render.text import clean, duration, wrapped
 from semid_tui.widgets.cell_widget import CellWidget
 
 
-class LostNote(CellWidget):
+class UnavailableNote(CellWidget):
     """What is wrong, why, what to do, and that it is tried again by itself."""
 
     def __init__(self, *, id: str) -> None:

@@ -13,7 +13,7 @@ from textual.widgets import Input
 from semid_daemon.config import Config
 from semid_daemon.daemon.command_server import CommandServer
 from semid_daemon.store.write.writer import Writer
-from semid_tui.data.commands import Gateway, ReadOnlyError
+from semid_tui.data.commands import CommandGateway, ReadOnlyError
 from semid_tui.widgets.dialogs import ChoiceScreen, Palette
 from tests.tui.recorded import Looking, look
 
@@ -192,5 +192,5 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
 
 def test_the_gateway_itself_refuses(recorded: Config):
     with pytest.raises(ReadOnlyError, match="read-only"):
-        Gateway(recorded.commands_dir, readonly=True).send("retry", {"all": True})
+        CommandGateway(recorded.commands_dir, readonly=True).send("retry", {"all": True})
     assert requests(recorded) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semid_daemon.store.read.monitor import LossCurve, LossPoint
 from semid_daemon.store.read.search import Branch
-from semid_tui.data.commands import Sent
+from semid_tui.data.commands import SentCommand
 from semid_tui.render.bars import bar, blocks, heat, rank_profile, sparkline
 from semid_tui.render.chart import View, draw_loss, last_smoothed, nice, smooth, ticks, value_at, value_range
 from semid_tui.render.spans import cells_of, changed_spans, ends, line, plain, rule
@@ -213,12 +213,12 @@ def test_tabs_fit_and_lead_to_their_screens(cells: int):
 
 
 def test_the_life_of_a_command():
-    sent = Sent("1.json", "retry", "a[b].npz", 100.0, state_s=100.0)
+    sent = SentCommand("1.json", "retry", "a[b].npz", 100.0, state_s=100.0)
     assert plain([command_line(sent, 100.3, 80)]) == "retry a[b].npz · queued 0.3s"
     assert "waits until a daemon runs" in plain([command_line(sent, 120.0, 80)])
-    accepted = Sent("1.json", "train", "", 100.0, "accepted", 100.2)
+    accepted = SentCommand("1.json", "train", "", 100.0, "accepted", 100.2)
     assert plain([command_line(accepted, 160.0, 80)]) == "train · queued → accepted 1m00s"
-    failed = Sent("1.json", "train", "", 100.0, "failed", 100.5, "no\x1bt now " * 20)
+    failed = SentCommand("1.json", "train", "", 100.0, "failed", 100.5, "no\x1bt now " * 20)
     text = plain([command_line(failed, 160.0, 60)])
     assert text.startswith("train · queued → accepted → failed after 0.5s: no\\x1bt")
     assert len(text) <= 60
