@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,16 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from semid_daemon.base.drop_file import DropFile, FieldNames
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.base.text import printable
 from semid_daemon.config import Ingest
-from semid_daemon.drop.open_file import FileChangedError, open_drop_file
+from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.drop.scan import possible_sidecars, signature_of
-from semid_daemon.formats import SIDECAR_SUFFIXES, EmbeddingSource, open_source
-from semid_daemon.store.write.items import ZERO_VECTOR
+from semid_daemon.formats import SIDECAR_SUFFIXES, EmbeddingSource
+from semid_daemon.ingest.open_embeddings import open_embeddings, usable
 
 _FIRST_IDS = 5
 
@@ -53,7 +50,7 @@ def file_at(path: Path, fields: FieldNames) -> DropFile:
     found = named.resolve(strict=True)
     if not found.is_file():
         raise BadFileError("is no regular file; give the files of a directory one by one")
-    sidecar = next((each for each in possible_sidecars(named, SIDECAR_SUFFIXES) if each.is_file()), None)
+    sidecar = next((candidate for candidate in possible_sidecars(named, SIDECAR_SUFFIXES) if candidate.is_file()), None)
     behind = sidecar.resolve() if sidecar else None
     return DropFile(
         path=found,
@@ -72,16 +69,9 @@ def opened_at(path: Path, fields: FieldNames) -> Iterator[tuple[DropFile, Embedd
     Raises BadFileError for a file that cannot be used, OSError for one that cannot be read.
     """
     file = file_at(path, fields)
-    sidecar_name = file.sidecar.name if file.sidecar else ""
     try:
-        with open_drop_file(file) as opened:
-            source = open_source(
-                opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=fields
-            )
-            try:
-                yield file, source
-            finally:
-                source.close()
+        with open_embeddings(file) as (opened, source):
+            yield file, source
             opened.check_unchanged()
     except FileChangedError as error:
         raise BadFileError(str(error)) from error
@@ -97,17 +87,11 @@ def inspect_file(path: Path, settings: Ingest, on_open: Callable[[int], Advance]
     rows_usable = 0
     with opened_at(path, settings.fields) as (file, source):
         advance = on_open(source.rows)
-        for batch in source.batches(settings.chunk_rows):
-            zeros = batch.embeddings_ND.any(axis=1) == 0
-            left_out = np.flatnonzero(zeros) if settings.on_zero == "reject" else np.empty(0, np.intp)
+        for read in source.batches(settings.chunk_rows):
+            batch = usable(read, settings)
             rejected.update(batch.rejected)
-            if left_out.size:
-                rejected[ZERO_VECTOR] += left_out.size
-            rows_usable += len(batch.item_ids) - left_out.size
-            if len(first_ids) < _FIRST_IDS:
-                without = set(left_out.tolist())
-                usable = (item_id for row, item_id in enumerate(batch.item_ids) if row not in without)
-                first_ids += itertools.islice(usable, _FIRST_IDS - len(first_ids))
+            rows_usable += len(batch.item_ids)
+            first_ids += batch.item_ids[: _FIRST_IDS - len(first_ids)]
             advance(batch.rows_read)
         return Inspected(
             file=str(path),

@@ -1,4 +1,4 @@
-"""Drop files opened as embeddings, and their usable rows."""
+"""Drop files opened as embeddings, and their usable rows. Imports no torch: `semid inspect` answers at once."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.ingest.pending import PendingFile
-from semid_daemon.quantizer.device_faults import _FEWEST_ROWS
 from semid_daemon.store.write.items import ZERO_VECTOR
 from semid_daemon.store.write.writer import Writer
 
 _CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
+_FEWEST_ROWS = 64  # in a chunk, however long they are
 
 
 @contextlib.contextmanager
 def open_embeddings(file: DropFile) -> Iterator[tuple[OpenFile, EmbeddingSource]]:
-    """Open a settled file as embeddings.
+    """Open a stable file as embeddings.
 
     Raises BadFileError (IncompleteFileError when it is shorter than it says), FileChangedError, OSError.
     """
-    with open_drop_file(file) as opened, _source_of(opened) as source:
+    with open_drop_file(file) as opened, source_of(opened) as source:
         yield opened, source
 
 
 @contextlib.contextmanager
-def _source_of(opened: OpenFile) -> Iterator[EmbeddingSource]:
+def source_of(opened: OpenFile) -> Iterator[EmbeddingSource]:
+    """The embeddings of a file that is open. Raises as `open_embeddings`."""
     failpoint("parsing")
     file = opened.file
     sidecar_name = file.sidecar.name if file.sidecar else ""
     source = open_source(
         opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=file.fields
     )
-    try:
+    with contextlib.closing(source):
         yield source
-    finally:
-        source.close()
 
 
 def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:

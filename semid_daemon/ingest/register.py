@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.drop.open_file import digest_of, open_drop_file, signature_text
-from semid_daemon.ingest.open_embeddings import _source_of
+from semid_daemon.ingest.open_embeddings import source_of
 from semid_daemon.store.write.writer import LedgerFile, Writer
 
 
@@ -37,7 +37,7 @@ def register(
     problem: BadFileError | None = None
     with open_drop_file(file) as opened:
         try:
-            with _source_of(opened):
+            with source_of(opened):
                 pass
         except BadFileError as error:
             if isinstance(error, IncompleteFileError) and not is_stable():

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from semid_daemon.base.drop_file import DropFile, FieldNames, Signature
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.base.failpoints import failpoint
-from semid_daemon.drop.open_file import FileChangedError, open_drop_file
-from semid_daemon.formats import open_source
+from semid_daemon.drop.open_file import FileChangedError
+from semid_daemon.ingest.open_embeddings import open_embeddings
 
 MEMORY_BYTES = 4 << 30
 _SECONDS = 120.0
@@ -109,15 +108,9 @@ def read_all(argument: str) -> None:
         sidecar_signature=Signature(*sidecar_numbers) if sidecar_numbers else None,
         fields=FieldNames(vectors, item_ids),
     )
-    with open_drop_file(file) as opened:
-        failpoint("parsing")
-        sidecar_name = file.sidecar.name if file.sidecar else ""
-        source = open_source(
-            opened.stream, file.name, sidecar=opened.sidecar, sidecar_name=sidecar_name, fields=file.fields
-        )
-        for _ in source.batches(chunk_rows):
+    with open_embeddings(file) as (_, source):
+        for _batch in source.batches(chunk_rows):
             pass
-        source.close()
 
 
 if __name__ == "__main__":

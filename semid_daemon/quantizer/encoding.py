@@ -51,7 +51,7 @@ _MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
 _FEWEST_ROWS = 64
 _FEW_ROWS = 4096
 _EXACT_PRODUCTS = 1 << 23
-# Products are the faster the larger, what is done with the scores afterwards where those are in the cache.
+# Large tiles make the matrix product fast; small pieces keep the scores in the cache for the passes that follow.
 _TILE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 _PIECE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 
@@ -102,13 +102,8 @@ class Encoder:
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def encode(self, embeddings_ND: FloatArray) -> CodeArray:
-        """Codes (N×L int32) of embeddings (N×D float32, finite). Raises ValueError for another dimension."""
-        rows_ND = torch.from_numpy(np.ascontiguousarray(embeddings_ND))
-        chunks = [
-            self.encode_tensor(chunk_ND.to(self.device)).cpu()
-            for chunk_ND in torch.split(rows_ND, _MOST_ROWS[self.device.type])
-        ]
-        return torch.cat(chunks).numpy()
+        """Codes (N×L int32) of embeddings (N×D float32, finite). Raises as `encode_tensor`."""
+        return self.encode_copied(torch.from_numpy(np.ascontiguousarray(embeddings_ND)))
 
     def copy(self, embeddings_ND: FloatArray) -> Tensor:
         """Embeddings (N×D float32) on the device, for `encode_copied`; from another thread than that they overlap.
@@ -124,25 +119,27 @@ class Encoder:
         return copied_ND
 
     def encode_copied(self, rows_ND: Tensor) -> CodeArray:
-        """Codes (N×L int32) of rows that `copy` gave, which must live until this returns."""
+        """Codes (N×L int32) of rows that `copy` gave, which must live until this returns. Raises as `encode_tensor`."""
         chunks = torch.split(rows_ND, _MOST_ROWS[self.device.type])
         return torch.cat([self.encode_tensor(chunk_ND).cpu() for chunk_ND in chunks]).numpy()
 
     def encode_tensor(self, rows_ND: Tensor) -> Tensor:
-        """Codes (N×L int32) of rows (N×D float32, finite) on the encoder's device, where they stay.
+        """Codes (N×L int32), on the encoder's device, of rows (N×D float32, finite) there or in the CPU's memory.
 
-        Where the device's memory does not suffice for all rows at once, it is tried with half of them.
+        Where the memory does not suffice for all rows at once, they are encoded in halves. Raises MemoryError when it
+        does not suffice for a few, ValueError for rows of another dimension.
         """
         if rows_ND.ndim != 2 or rows_ND.shape[1] != self.codebooks.dim:
             raise ValueError(f"rows of shape {tuple(rows_ND.shape)} for codebooks of dim {self.codebooks.dim}")
+        rows = rows_ND.shape[0]
         try:
-            return self._encode_at_once(rows_ND)
-        except torch.OutOfMemoryError:
-            if rows_ND.shape[0] < _FEWEST_ROWS:
-                raise
+            return self._encode_at_once(rows_ND.to(self.device))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            if rows < _FEWEST_ROWS:
+                raise MemoryError(f"the device's memory does not suffice for {rows} rows: {error}") from error
         # Not in the handler: the failed attempt's tensors live as long as its exception does.
         torch.cuda.empty_cache()
-        halves = torch.split(rows_ND, (rows_ND.shape[0] + 1) // 2)
+        halves = torch.split(rows_ND, (rows + 1) // 2)
         return torch.cat([self.encode_tensor(half_ND) for half_ND in halves])
 
     def _encode_at_once(self, rows_ND: Tensor) -> Tensor:
@@ -217,15 +214,15 @@ class Encoder:
             else:
                 scores_NK = scores_NW[:, index * size : (index + 1) * size]
             for start in range(0, rows, piece):
-                some = slice(start, min(start + piece, rows))
-                some_NK = scores_NK[some]
+                span = slice(start, min(start + piece, rows))
+                span_NK = scores_NK[span]
                 if index == 0:
-                    some_NK.addcmul_(weights_NJ[some], layer.half_squares_K, value=-1)
+                    span_NK.addcmul_(weights_NJ[span], layer.half_squares_K, value=-1)
                 else:
-                    some_NK -= embedding_bag(
-                        terms_NJ[some], self._tables[index], mode="sum", per_sample_weights=weights_NJ[some]
+                    span_NK -= embedding_bag(
+                        terms_NJ[span], self._tables[index], mode="sum", per_sample_weights=weights_NJ[span]
                     )
-                codes_NL[some, index], best_N[some], second_N[some] = best_two(some_NK)
+                codes_NL[span, index], best_N[span], second_N[span] = best_two(span_NK)
             flagged_N |= guard.doubts(best_N, second_N, layer)
             guard.go_on(best_N, layer)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from semid_daemon.base.errors import DeviceError, StoreError
 from semid_daemon.cli.backup import make_backup
@@ -207,10 +208,6 @@ def test_fault_58_device_missing(trained: Config):
     assert 'quantizer.device = "cuda:17"' in refused.stderr
 
 
-class OutOfMemoryError(RuntimeError):
-    """Named like torch's own."""
-
-
 def test_fault_59_device_out_of_memory(trained: Config, clustered: Rows, monkeypatch):
     """GPU out of memory: halve the chunk, then defer; recovers by itself"""
     config = configured(
@@ -219,14 +216,14 @@ def test_fault_59_device_out_of_memory(trained: Config, clustered: Rows, monkeyp
         ("ingest", "retry_s = 0.2"),
         ("ingest", "chunk_rows = 1000"),
     )
-    encode, most = Encoder.encode, [300]
+    encode, most = Encoder._encode_at_once, [300]
 
-    def small(self, embeddings_ND):
-        if embeddings_ND.shape[0] > most[0]:
-            raise OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB.")
-        return encode(self, embeddings_ND)
+    def small(self, rows_ND):
+        if rows_ND.shape[0] > most[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 1 GiB.")
+        return encode(self, rows_ND)
 
-    monkeypatch.setattr(Encoder, "encode", small)
+    monkeypatch.setattr(Encoder, "_encode_at_once", small)
     drop_npz(config.drop_dir, "a.npz", ids("a", 1000), clustered(1000, 16))
     run(config)
     assert_sound(config, 1070)
@@ -234,7 +231,7 @@ def test_fault_59_device_out_of_memory(trained: Config, clustered: Rows, monkeyp
     drop_npz(config.drop_dir, "b.npz", ids("b", 1000), clustered(1000, 16, seed=2))
     with live(config):
         wait_until(lambda: files_of(config).get("b.npz") == "deferred")
-        assert "out of memory while encoding" in reason_of(config, "b.npz")
+        assert "out of memory while encoding 1,000 rows" in reason_of(config, "b.npz")
         most[0] = 300
         wait_until(lambda: items(config) == 2070)
     assert_sound_after_restart(config, 2070)
