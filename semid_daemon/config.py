@@ -136,10 +136,6 @@ class Ingest(_Section, frozen=True):
         Literal["reject", "encode"],
         Meta(description='vectors of zeros: "reject" the row, or "encode" it like any other; both are counted'),
     ] = "reject"
-    fairness: Annotated[
-        Literal["turns", "order"],
-        Meta(description='"turns": small files do not wait for a huge one to end; "order": first come, first served'),
-    ] = "turns"
     retry_s: Annotated[
         float,
         Meta(
@@ -301,6 +297,7 @@ _REMOVED = {
     "training.grid_steps": _GRID_SCHEDULE,
     "training.grid_batch_rows": _GRID_SCHEDULE,
     "training.grid_init_buffer_size": _GRID_SCHEDULE,
+    "ingest.fairness": "remove the line; small files and huge ones always take turns",
     "generations.retrain_share": 'remove the line; refresh = "prepare" prepares a generation on drift',
     'generations.mode = "train"': 'use "continual", and refresh = "prepare" to prepare a generation on drift',
 }

@@ -76,6 +76,11 @@ def test_refusals_name_the_key(text: str, message: str):
             "uses GRID's own schedule; remove the line",
         ),
         (
+            '[ingest]\nfairness = "order"',
+            "ingest.fairness",
+            "remove the line; small files and huge ones always take turns",
+        ),
+        (
             "[generations]\nretrain_share = 0.5",
             "generations.retrain_share",
             'remove the line; refresh = "prepare" prepares a generation on drift',

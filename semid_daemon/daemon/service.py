@@ -97,7 +97,7 @@ class Service:
         self._wal = WalLimit(writer, self._events, config.database, config.ingest.max_wal_mb << 20)
         self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
         self._progress = progress = StepsTold(progress, self._throughput)
-        self._scheduler = FileScheduler(config.ingest.fairness)
+        self._scheduler = FileScheduler()
         self._stages = Stages(now)
         self._crash_marker = CrashMarker(config.crash_marker)
         self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._crash_marker.clear)

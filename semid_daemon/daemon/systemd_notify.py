@@ -35,8 +35,9 @@ class Notifier:
         if self._socket is not None:
             self._socket.setblocking(False)
         ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+        self._watchdog_s = 0.0
         with contextlib.suppress(ValueError):
-            self._watchdog_s = int(environment.get("WATCHDOG_USEC", "0")) / 1e6 if ours else 0.0
+            self._watchdog_s = max(0, int(environment.get("WATCHDOG_USEC", "0"))) / 1e6 if ours else 0.0
         self._ready = False
         self._stopping = False
         self._status = ""

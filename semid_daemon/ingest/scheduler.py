@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from typing import Literal
 
 MOST_OPEN = 2  # each holds a few chunks that were read ahead
 
@@ -11,39 +10,35 @@ Job = Generator[int, None, None]
 
 
 class FileScheduler:
-    """Chooses among waiting files, by ledger ID, and keeps the jobs of files that were laid aside.
+    """Chooses among pending files, by ledger ID, and keeps the jobs of suspended ones.
 
-    "turns": a file that was not begun yet and one that was laid aside have their turns alternately, each
-    in the order in which it came. "order": the first to come runs to its end. Only a few jobs are kept open;
-    a file whose job was closed goes on at the row where it stopped, like after a restart.
+    New files and suspended files alternate, each in the order in which they came. At most `MOST_OPEN` jobs are kept
+    open; a file whose job was closed goes on at the row where it stopped, like after a restart.
     """
 
-    def __init__(self, fairness: Literal["turns", "order"]) -> None:
-        self._fairness = fairness
-        self._jobs: dict[int, Job | None] = {}  # laid aside, the longest waiting first
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job | None] = {}  # of suspended files, the longest waiting first
         self._last_was_new = False
 
-    def choose(self, waiting: Collection[int]) -> int | None:
-        """Whose turn it is, of the files that wait, in the order in which they came."""
-        for file_id in [each for each in self._jobs if each not in waiting]:
+    def choose(self, pending: Collection[int]) -> int | None:
+        """The pending file whose turn it is; `pending` holds ledger IDs in the order in which they came."""
+        for file_id in [each for each in self._jobs if each not in pending]:
             self.forget(file_id)
-        if self._fairness == "order":
-            return next(iter(waiting), None)
-        new = self.next_new(waiting)
-        aside = next(iter(self._jobs), None)
-        self._last_was_new = aside is None or (new is not None and not self._last_was_new)
-        return new if self._last_was_new else aside
+        new = self.next_new(pending)
+        suspended = next(iter(self._jobs), None)
+        self._last_was_new = suspended is None or (new is not None and not self._last_was_new)
+        return new if self._last_was_new else suspended
 
     def is_new(self, file_id: int) -> bool:
         """Whether the file was not begun yet."""
         return file_id not in self._jobs
 
-    def next_new(self, waiting: Collection[int]) -> int | None:
+    def next_new(self, pending: Collection[int]) -> int | None:
         """The first of the files that wait that was not begun yet."""
-        return next((each for each in waiting if each not in self._jobs), None)
+        return next((each for each in pending if each not in self._jobs), None)
 
     def resume(self, file_id: int) -> Job | None:
-        """The job of a file that was laid aside, if it is still open."""
+        """The job of a suspended file, if it is still open."""
         return self._jobs.pop(file_id, None)
 
     def suspend(self, file_id: int, job: Job) -> None:

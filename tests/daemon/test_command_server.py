@@ -168,3 +168,25 @@ def test_a_directory_that_cannot_be_read_is_told_once(desk, caplog):
     assert [record.message for record in caplog.records if "commands wait" in record.message] == [
         f"{desk._directory}: cannot be read: Not a directory; commands wait"
     ]
+
+
+def test_a_link_to_a_command_is_not_carried_out(desk, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text('{"command": "greet", "arguments": {"whom": "numpy"}, "requested_at": "1"}')
+    os.symlink(elsewhere, desk.directory / "link.json")
+    desk.poll()
+    assert desk.asked == []
+    assert [state for _, _, state, _ in recorded(desk)] == ["failed"]
+    assert list(desk.directory.iterdir()) == []
+    assert elsewhere.exists()
+
+
+def test_at_most_a_hundred_are_carried_out_at_once(desk):
+    for number in range(120):
+        (desk.directory / f"{number:03}.json").write_text(
+            f'{{"command": "greet", "arguments": {{"whom": "{number}"}}, "requested_at": "1"}}'
+        )
+    desk.poll()
+    assert [asked["whom"] for asked in desk.asked] == [str(number) for number in range(100)]
+    desk.poll()
+    assert len(desk.asked) == 120

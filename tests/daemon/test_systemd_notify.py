@@ -180,3 +180,20 @@ def test_without_a_manager_nothing_is_sent_or_opened():
     other.ready()
     assert other._watchdog_s == 0  # another process's
     other.close()
+
+
+@pytest.mark.parametrize("usec", ["abc", "", "-5", "1e6"])
+def test_a_watchdog_time_that_is_no_number_asks_for_nothing(tmp_path: Path, usec: str):
+    manager = Manager("@semid-test-usec-" + tmp_path.name, watchdog_s=0)
+    try:
+        notifier = Notifier(environment={"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": usec})
+        notifier.ready()
+        notifier.alive("busy")
+        with contextlib.suppress(TimeoutError):
+            while True:
+                manager.hear(0.001)
+        assert ("READY", "1") in manager.heard
+        assert not [value for name, value in manager.heard if name == "WATCHDOG"]
+        notifier.close()
+    finally:
+        manager.close()

@@ -35,20 +35,17 @@ def everything(config: Config) -> list[list[tuple]]:
 
 
 def config_of(root: Path) -> Config:
-    return configured(
-        root, ("drop", 'on_done = "delete"'), ("generations", "keep_retired = 0"), ("ingest", 'fairness = "order"')
-    )
+    return configured(root, ("drop", 'on_done = "delete"'), ("generations", "keep_retired = 0"))
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory, clustered: Rows) -> Path:
-    """A catalogue with a generation, two files waiting to be learned from, and the commands to refresh and promote."""
+    """A catalogue with a generation, and a file still to be learned from."""
     root = tmp_path_factory.mktemp("begun")
     config = config_of(root)
     drop_npz(config.drop_dir, "a.npz", ids("a", 200), clustered(200, 16))
     run(config)
-    for name, seed in (("b", 1), ("c", 2)):
-        drop_npz(config.drop_dir, f"{name}.npz", ids(name, 330), clustered(330, 16, seed=seed) + 0.5)
+    drop_npz(config.drop_dir, "b.npz", ids("b", 660), clustered(660, 16, seed=1) + 0.5)
     return root
 
 

@@ -20,7 +20,7 @@ def begun(closed: list[str], name: str):
 
 
 def test_a_huge_file_and_small_ones_alternate():
-    scheduler = FileScheduler("turns")
+    scheduler = FileScheduler()
     closed: list[str] = []
     huge = begun(closed, "huge")
     assert scheduler.choose([1, 2, 3]) == 1
@@ -41,15 +41,8 @@ def test_a_huge_file_and_small_ones_alternate():
     assert closed == ["huge"]
 
 
-def test_in_order_the_first_runs_to_its_end():
-    scheduler = FileScheduler("order")
-    scheduler.suspend(1, begun([], "1"))
-    assert [scheduler.choose([1, 2]) for _ in range(3)] == [1, 1, 1]
-    scheduler.close()
-
-
 def test_only_a_few_stay_open_and_the_others_are_not_forgotten():
-    scheduler = FileScheduler("turns")
+    scheduler = FileScheduler()
     closed: list[str] = []
     for number in range(MOST_OPEN + 2):
         scheduler.suspend(number, begun(closed, str(number)))
@@ -61,7 +54,7 @@ def test_only_a_few_stay_open_and_the_others_are_not_forgotten():
 
 
 def test_what_waits_no_more_is_closed():
-    scheduler = FileScheduler("turns")
+    scheduler = FileScheduler()
     closed: list[str] = []
     scheduler.suspend(1, begun(closed, "1"))
     assert scheduler.choose([2]) == 2
@@ -71,5 +64,4 @@ def test_what_waits_no_more_is_closed():
 
 def test_among_new_files_the_first_to_come_is_the_first():
     waiting = dict.fromkeys([7, 3, 5])
-    assert FileScheduler("turns").choose(waiting) == 7
-    assert FileScheduler("order").choose(waiting) == 7
+    assert FileScheduler().choose(waiting) == 7
