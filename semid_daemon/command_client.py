@@ -1,4 +1,4 @@
-"""Asking the daemon: small JSON files renamed into the commands directory.
+"""Commands to the daemon: small JSON files renamed into the commands directory.
 
 The same mechanism as a drop file: it works across users by the directory's permissions, and a command
 waits while the daemon is down. Standard library only.
@@ -20,8 +20,8 @@ from semid_daemon.store.read.status import Reader
 Arguments = dict[str, Any]
 
 
-def submit(directory: Path, command: str, arguments: Arguments) -> str:
-    """Put a command where the daemon finds it; the name by which its answer is known.
+def send_command(directory: Path, command: str, arguments: Arguments) -> str:
+    """Put a command where the daemon finds it, and return the name by which its answer is known.
 
     Raises ConfigError when the directory is not there or may not be written to.
     """
@@ -41,8 +41,8 @@ def submit(directory: Path, command: str, arguments: Arguments) -> str:
     return name
 
 
-def answer_of(database: Path, name: str, timeout_s: float = 5.0) -> tuple[str, str] | None:
-    """State and answer of a command once it was carried out; None when that takes too long."""
+def wait_for_answer(database: Path, name: str, timeout_s: float = 5.0) -> tuple[str, str] | None:
+    """State and answer of a command once it was carried out; None when that takes longer than `timeout_s`."""
     until = time.monotonic() + timeout_s
     with Reader(database) as reader:
         while True:

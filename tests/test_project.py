@@ -59,7 +59,7 @@ def command(*arguments: str) -> str:
         (command("status", "-c", "CATALOGUE/semid.toml"), {"numpy", "sqlite_utils"}),
         (command("lookup", "-c", "CATALOGUE/semid.toml", "--prefix", "1"), {"numpy", "sqlite_utils"}),
         (
-            "import semid_daemon.command_client as c; c.answer_of.__defaults__ = (0.0,)\n"
+            "import semid_daemon.command_client as c; c.wait_for_answer.__defaults__ = (0.0,)\n"
             + command("retry", "--all", "-c", "CATALOGUE/semid.toml"),
             {"numpy", "sqlite_utils"},
         ),

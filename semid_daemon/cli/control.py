@@ -71,10 +71,10 @@ def resume(config_path: Path | None) -> None:
 
 def _ask(config: Config, command: str, arguments: dict[str, Any]) -> None:
     """Put a command in the daemon's way, wait briefly for its answer, and print it."""
-    from semid_daemon.command_client import answer_of, submit
+    from semid_daemon.command_client import send_command, wait_for_answer
 
-    name = submit(config.commands_dir, command, arguments)
-    answered = answer_of(config.database, name)
+    name = send_command(config.commands_dir, command, arguments)
+    answered = wait_for_answer(config.database, name)
     if answered is None:
         click.echo(f"semid: the daemon does not answer; the command waits for it in {config.commands_dir}", err=True)
         return

@@ -110,12 +110,12 @@ def _ask_long(config_path: Path | None, command: str, arguments: dict[str, Any],
 
 def ask_long(config: Config, command: str, arguments: dict[str, Any], *, wait: bool, as_json: bool) -> None:
     """Put a command that may take long in the daemon's way, wait briefly or for its end, and print its answer."""
-    from semid_daemon.command_client import answer_of, submit
+    from semid_daemon.command_client import send_command, wait_for_answer
 
-    name = submit(config.commands_dir, command, arguments)
-    answered = answer_of(config.database, name, _PATIENCE_S if _is_alive(config) else 0.0)
+    name = send_command(config.commands_dir, command, arguments)
+    answered = wait_for_answer(config.database, name, _PATIENCE_S if _is_alive(config) else 0.0)
     while answered is None and wait and _is_alive(config):
-        answered = answer_of(config.database, name, _PATIENCE_S)
+        answered = wait_for_answer(config.database, name, _PATIENCE_S)
     state, answer = answered or ("accepted", "")
     if as_json:
         click.echo(json.dumps({"command": command, "state": state, "answer": answer or None}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semid_daemon.base.errors import SemidError
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.store.read.monitor import CommandState
 
 
@@ -47,7 +47,7 @@ class CommandGateway:
         if self.readonly:
             raise ReadOnlyError("read-only: nothing is sent to the daemon")
         now = time.monotonic()
-        sent = SentCommand(submit(self._commands_dir, command, arguments), command, about, now, state_s=now)
+        sent = SentCommand(send_command(self._commands_dir, command, arguments), command, about, now, state_s=now)
         self.sent = (*self.sent, sent)[-50:]
         return sent
 

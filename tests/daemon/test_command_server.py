@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.base.errors import ConfigError
-from semid_daemon.command_client import answer_of, submit
+from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandServer
 from semid_daemon.store.write.writer import Writer
 
@@ -39,10 +39,10 @@ def recorded(desk) -> list[tuple]:
 
 
 def test_asked_carried_out_answered(desk, tmp_path: Path):
-    name = submit(desk.directory, "greet", {"whom": "numpy"})
-    assert answer_of(tmp_path / "semid.db", name, timeout_s=0) is None
+    name = send_command(desk.directory, "greet", {"whom": "numpy"})
+    assert wait_for_answer(tmp_path / "semid.db", name, timeout_s=0) is None
     desk.poll()
-    assert answer_of(tmp_path / "semid.db", name) == ("done", "hello numpy")
+    assert wait_for_answer(tmp_path / "semid.db", name) == ("done", "hello numpy")
     assert recorded(desk) == [("greet", '{"whom": "numpy"}', "done", "hello numpy")]
     assert list(desk.directory.iterdir()) == []
     desk.poll()
@@ -50,7 +50,7 @@ def test_asked_carried_out_answered(desk, tmp_path: Path):
 
 
 def test_refused_by_its_handler(desk):
-    submit(desk.directory, "greet", {})
+    send_command(desk.directory, "greet", {})
     desk.poll()
     assert recorded(desk) == [("greet", "{}", "failed", "whom?")]
 
@@ -72,7 +72,7 @@ def test_refused_by_its_handler(desk):
 )
 def test_nonsense_is_recorded_and_removed(desk, content: bytes, says: str):
     (desk.directory / "nonsense.json").write_bytes(content)
-    submit(desk.directory, "greet", {"whom": "others"})
+    send_command(desk.directory, "greet", {"whom": "others"})
     desk.poll()
     answers = recorded(desk)
     assert [answer for _, _, state, answer in answers if state == "done"] == ["hello others"]
@@ -94,7 +94,7 @@ def test_things_that_are_no_files(desk):
 
 
 def test_carried_out_again_after_a_crash_in_between_but_not_after_the_answer(desk):
-    name = submit(desk.directory, "greet", {"whom": "a"})
+    name = send_command(desk.directory, "greet", {"whom": "a"})
     content = (desk.directory / name).read_bytes()
     desk.writer.accept_command(name, "greet", "{}", json.loads(content)["requested_at"])  # then the process died
     desk.poll()
@@ -107,7 +107,7 @@ def test_carried_out_again_after_a_crash_in_between_but_not_after_the_answer(des
 
 def test_a_directory_that_is_not_there(tmp_path: Path, desk):
     with pytest.raises(ConfigError, match="semid init"):
-        submit(tmp_path / "nowhere", "greet", {})
+        send_command(tmp_path / "nowhere", "greet", {})
     desk.directory.rmdir()
     desk.poll()
 
@@ -125,8 +125,8 @@ def test_half_characters_are_recorded_and_harm_nobody(desk):
 
 
 def test_what_is_recorded_is_bounded(desk):
-    submit(desk.directory, "c" * 1000, {})
-    submit(desk.directory, "greet", {"whom": "w" * 100_000})
+    send_command(desk.directory, "c" * 1000, {})
+    send_command(desk.directory, "greet", {"whom": "w" * 100_000})
     desk.poll()
     lengths = desk.writer._read("SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id")
     assert [lengths[0][0], *lengths[1][1:]] == [100, 10_000, 10_000]
@@ -137,7 +137,7 @@ def test_the_machines_errors_are_answers(desk):
         raise OSError(5, "Input/output error")
 
     desk._handlers = {"greet": failing}
-    submit(desk.directory, "greet", {"whom": "a"})
+    send_command(desk.directory, "greet", {"whom": "a"})
     desk.poll()
     ((_, _, state, answer),) = recorded(desk)
     assert state == "failed"
@@ -147,7 +147,7 @@ def test_the_machines_errors_are_answers(desk):
 def test_what_is_stuck_is_read_once_and_blocks_nobody(desk, caplog):
     for number in range(120):
         (desk.directory / f"0{number:03}.json").mkdir()
-    submit(desk.directory, "greet", {"whom": "numpy"})
+    send_command(desk.directory, "greet", {"whom": "numpy"})
     open_before = len(os.listdir("/proc/self/fd"))
     desk.poll()
     desk.poll()

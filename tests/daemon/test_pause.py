@@ -10,7 +10,7 @@ import pytest
 
 from semid_daemon.base.errors import MachineError
 from semid_daemon.base.types import FloatArray
-from semid_daemon.command_client import answer_of, submit
+from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.config import Config
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
@@ -37,17 +37,17 @@ def drop(directory: Path, name: str, rows_ND: FloatArray) -> None:
 def test_a_pause_outlives_the_daemon(catalogue: Config, clustered: Rows):
     make_directories(catalogue)
     drop(catalogue.drop_dir, "a", clustered(200, 16))
-    asked = submit(catalogue.commands_dir, "pause", {})
+    asked = send_command(catalogue.commands_dir, "pause", {})
     with pytest.raises(MachineError, match="paused since .* `semid resume`"):
         run_once(catalogue)
-    assert answer_of(catalogue.database, asked) == ("done", "paused; nothing is lost, work goes on with `resume`")
+    assert wait_for_answer(catalogue.database, asked) == ("done", "paused; nothing is lost, work goes on with `resume`")
     with pytest.raises(MachineError, match="paused"):
         run_once(catalogue)
-    again = submit(catalogue.commands_dir, "pause", {})
-    asked = submit(catalogue.commands_dir, "resume", {})
+    again = send_command(catalogue.commands_dir, "pause", {})
+    asked = send_command(catalogue.commands_dir, "resume", {})
     run_once(catalogue)
-    assert (answer_of(catalogue.database, again) or ("", ""))[1].startswith("paused since")
-    assert answer_of(catalogue.database, asked) == ("done", "work goes on")
+    assert (wait_for_answer(catalogue.database, again) or ("", ""))[1].startswith("paused since")
+    assert wait_for_answer(catalogue.database, asked) == ("done", "work goes on")
     assert status(catalogue).items == 200
 
 
@@ -68,7 +68,7 @@ def test_a_paused_daemon_lives_and_does_nothing(catalogue: Config, clustered: Ro
     daemon = threading.Thread(target=work)
     daemon.start()
     try:
-        answer_of(catalogue.database, submit(catalogue.commands_dir, "pause", {}), timeout_s=30)
+        wait_for_answer(catalogue.database, send_command(catalogue.commands_dir, "pause", {}), timeout_s=30)
         drop(catalogue.drop_dir, "a", clustered(200, 16))
         beats = {status(catalogue).heartbeat_at}
         until = time.monotonic() + 30
@@ -78,8 +78,8 @@ def test_a_paused_daemon_lives_and_does_nothing(catalogue: Config, clustered: Ro
         held = status(catalogue)
         assert (held.state, held.items, held.files["done"]) == ("paused", 0, 0)
         assert "semid resume" in held.detail
-        asked = submit(catalogue.commands_dir, "resume", {})
-        assert answer_of(catalogue.database, asked, timeout_s=30) == ("done", "work goes on")
+        asked = send_command(catalogue.commands_dir, "resume", {})
+        assert wait_for_answer(catalogue.database, asked, timeout_s=30) == ("done", "work goes on")
         while status(catalogue).items < 200 and time.monotonic() < until:
             time.sleep(0.02)
     finally:

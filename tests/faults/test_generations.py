@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.store.read.checks import DatabaseChecks
 from tests.catalogues import Rows, drop_npz, ids
@@ -55,7 +55,7 @@ def undisturbed(begun: Path, tmp_path_factory) -> list[list[tuple]]:
     config = config_of(shutil.copytree(begun, tmp_path_factory.mktemp("undisturbed") / "c"))
     run(config)
     for command in ("train", "promote"):
-        submit(config.commands_dir, command, {})
+        send_command(config.commands_dir, command, {})
         run(config)
     return everything(config)
 
@@ -75,7 +75,7 @@ def test_killed_on_the_way_to_the_next_generation(
     config = config_of(shutil.copytree(begun, tmp_path / "c"))
     for step in POINTS:
         if step != "learn":
-            submit(config.commands_dir, step, {})
+            send_command(config.commands_dir, step, {})
         for point in POINTS[step] if step == when else ():
             died = semid("run", "--once", "-c", config.root / "semid.toml", failpoint=point)
             assert died.returncode == -signal.SIGKILL, died.stderr

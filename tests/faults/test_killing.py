@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.base.errors import StateLockedError
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.daemon.state_lock import hold_state
 from semid_daemon.store.read.checks import DatabaseChecks
@@ -62,7 +62,7 @@ def test_fault_01_killed_at_every_step(catalogue: Config, clustered: Rows, point
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 70), clustered(70, 16))
     drop_npz(catalogue.drop_dir, "b.npz", ids("b", 70), clustered(70, 16, seed=2))
     catalogue.commands_dir.mkdir(parents=True)
-    submit(catalogue.commands_dir, "rescan", {})
+    send_command(catalogue.commands_dir, "rescan", {})
     died = semid("run", "--once", "-c", catalogue.root / "semid.toml", failpoint=point)
     assert died.returncode == -signal.SIGKILL, died.stderr
     run(catalogue)
@@ -210,7 +210,7 @@ def test_fault_60_a_file_that_kills_the_process(catalogue: Config, clustered: Ro
     assert (catalogue.rejected_dir / "killer.npz").exists()
     assert_sound(catalogue, 70)
     # What was to blame has gone: it is tried again, and is as good as any.
-    submit(catalogue.commands_dir, "retry", {"files": ["killer.npz"]})
+    send_command(catalogue.commands_dir, "retry", {"files": ["killer.npz"]})
     run(catalogue)
     assert_sound_after_restart(catalogue, 80)
 

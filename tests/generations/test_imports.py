@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from semid_daemon.base.types import FloatArray
 from semid_daemon.cli.main import main
 from semid_daemon.codebooks import Codebooks
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import load_config
 from semid_daemon.daemon.outcome import Outcome
 from tests.catalogues import SMALL, Rows, drop_npz, ids
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_imported_ask_nothing(root: Path, tmp_path: Path, c
 
 @pytest.mark.parametrize("given", ["../../etc/passwd", "0" * 32])
 def test_a_command_cannot_name_just_any_file(root: Path, given: str):
-    submit(root / "state" / "commands", "import-codebooks", {"codebooks": given})
+    send_command(root / "state" / "commands", "import-codebooks", {"codebooks": given})
     run_once(root)
     ((_, state, answer),) = answers(root)
     assert state == "failed"

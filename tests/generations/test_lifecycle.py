@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semid_daemon.codebooks.files import load_codebooks
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
@@ -23,7 +23,7 @@ EVERYTHING = "SELECT item_id, semantic_id, suffix, file, assigned_at FROM all_se
 def ask(config: Config, command: str, **arguments: object) -> tuple[str, str]:
     """Ask, let the daemon do all there is to do, and see its answer."""
     config.commands_dir.mkdir(parents=True, exist_ok=True)
-    name = submit(config.commands_dir, command, {key.rstrip("_"): value for key, value in arguments.items()})
+    name = send_command(config.commands_dir, command, {key.rstrip("_"): value for key, value in arguments.items()})
     run(config)
     ((state, answer),) = query(config, f"SELECT state, coalesce(answer, '') FROM _commands WHERE name = '{name}'")
     return state, answer
