@@ -63,7 +63,7 @@ def command(*arguments: str) -> str:
             + command("retry", "--all", "-c", "CATALOGUE/semid.toml"),
             {"numpy", "sqlite_utils"},
         ),
-        ("import semid_daemon.cli.inspect_file, semid_daemon.ingest.sandbox", set()),
+        ("import semid_daemon.cli.inspect, semid_daemon.ingest.sandbox", set()),
         ("import semid_tui.app, semid_tui.cli", {"numpy", "sqlite_utils"}),
     ],
 )

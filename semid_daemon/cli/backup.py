@@ -7,16 +7,38 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import click
+
 from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import CodebookError, ConfigError, MachineError
-from semid_daemon.config import DEFAULT_NAME, Config
+from semid_daemon.cli.options import config_option
+from semid_daemon.config import DEFAULT_NAME, Config, find_config, load_config
 from semid_daemon.store.read.snapshot import copy_database
 
 
-def make_backup(config: Config, settings: Path, target: Path) -> int:
-    """Write a backup to `target`, which must not exist; its size in bytes.
+@click.command()
+@config_option
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+def backup(config_path: Path | None, target: Path) -> None:
+    """Write the database, the codebooks and semid.toml to FILE, a tar archive, while the daemon runs.
 
-    The codebooks and the spool are copied after the database: whatever the copy names is there, and never changes.
+    \b
+    semid backup catalogue.tar
+
+    \b
+    To restore: stop the daemon, empty the state directory, then
+      tar -xf FILE -C STATE_DIRECTORY
+    Move files that were finished after the backup from done/ back to the drop directory.
+    """
+    path = find_config(config_path)
+    size_bytes = make_backup(load_config(path), path, target)
+    click.echo(f"{target}: {size_bytes / 2**20:,.1f} MB", err=True)
+
+
+def make_backup(config: Config, settings: Path, target: Path) -> int:
+    """Write a backup to `target`, which must not exist. Returns its size in bytes.
+
+    The database is copied first: the codebooks and the spooled rows that the copy names exist then, and never change.
     Raises StoreError, CodebookError, ConfigError or MachineError.
     """
     if os.path.lexists(target):

@@ -1,16 +1,15 @@
-"""Commands that the daemon answers at once: try files again, look again, pause, go on."""
+"""`semid retry`, `rescan`, `pause`, `resume`: what the daemon answers at once."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from semid_daemon.base.text import printable
-from semid_daemon.cli.options import config_option, escape
+from semid_daemon.cli.options import config_option
+from semid_daemon.cli.requests import ask
 from semid_daemon.config import Config, find_config, load_config
 
 
@@ -21,14 +20,17 @@ from semid_daemon.config import Config, find_config, load_config
 def retry(config_path: Path | None, names: tuple[str, ...], everything: bool) -> None:
     """Try deferred and rejected files again, at once.
 
-    FILE is a name as the `files` view shows it, or a path in the drop directory or among the rejected files.
-    A rejected file is moved back to the drop directory. Asks the daemon; while it is down, the command waits
-    for it.
+    FILE is a name as the view `files` shows it, or a path in the drop directory or among the rejected files. A
+    rejected file is moved back to the drop directory. While the daemon is down, the command waits for it.
+
+    \b
+    semid retry rejected/items.parquet
+    semid retry --all
     """
     if bool(names) == everything:
         raise click.UsageError("give files, or --all")
     config = load_config(find_config(config_path))
-    _ask(config, "retry", {"all": True} if everything else {"files": [_dropped_name(config, n) for n in names]})
+    ask(config, "retry", {"all": True} if everything else {"files": [_dropped_name(config, name) for name in names]})
 
 
 def _dropped_name(config: Config, given: str) -> str:
@@ -44,44 +46,37 @@ def _dropped_name(config: Config, given: str) -> str:
 @click.command()
 @config_option
 def rescan(config_path: Path | None) -> None:
-    """Have the daemon look at the drop directory at once, and at everything in it anew.
+    """Have the daemon scan the drop directory at once, and examine every file in it again.
 
-    Hardly ever needed: it looks by itself when something changes, and every `drop.rescan_s` seconds.
-    Forgets the pauses of files that the machine refused. While the daemon is down, the command waits for it.
+    Hardly ever needed: the daemon notices changes, and scans every `drop.rescan_s` seconds anyway. Ends the pauses
+    of files that are deferred after machine faults. While the daemon is down, the command waits for it.
+
+    \b
+    semid rescan -c catalogue/semid.toml
     """
-    _ask(load_config(find_config(config_path)), "rescan", {})
+    ask(load_config(find_config(config_path)), "rescan", {})
 
 
 @click.command()
 @config_option
 def pause(config_path: Path | None) -> None:
-    """Have the daemon stop working after the chunk or training step in hand, until `semid resume`.
+    """Pause the daemon after its current chunk or training step, until `semid resume`.
 
-    Nothing is lost. A pause outlives the daemon's process; meanwhile it answers commands and writes its heartbeat.
+    Nothing is lost. The pause outlasts a restart of the daemon; a paused daemon answers commands and writes its
+    heartbeat.
+
+    \b
+    semid pause -c catalogue/semid.toml
     """
-    _ask(load_config(find_config(config_path)), "pause", {})
+    ask(load_config(find_config(config_path)), "pause", {})
 
 
 @click.command()
 @config_option
 def resume(config_path: Path | None) -> None:
-    """Let a paused daemon go on where it stopped."""
-    _ask(load_config(find_config(config_path)), "resume", {})
+    """Let a paused daemon continue where it stopped.
 
-
-def _ask(config: Config, command: str, arguments: dict[str, Any]) -> None:
-    """Put a command in the daemon's way, wait briefly for its answer, and print it."""
-    from semid_daemon.command_client import send_command, wait_for_answer
-
-    name = send_command(config.commands_dir, command, arguments)
-    answered = wait_for_answer(config.database, name)
-    if answered is None:
-        click.echo(f"semid: the daemon does not answer; the command waits for it in {config.commands_dir}", err=True)
-        return
-    state, answer = answered
-    click.echo(escape(answer))
-    if state == "failed":
-        sys.exit(1)
-
-
-COMMANDS = (retry, rescan, pause, resume)
+    \b
+    semid resume -c catalogue/semid.toml
+    """
+    ask(load_config(find_config(config_path)), "resume", {})

@@ -9,9 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from semid_daemon.base.errors import ConfigError, SemidError
-from semid_daemon.cli.main import item_text
+from semid_daemon.cli.lookup import item_text
 from semid_daemon.config import load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.daemon.state_lock import make_directories
@@ -20,12 +23,27 @@ from semid_daemon.store.read.status import Reader
 SHOWN = ("numpy", "django", "pytest", "boto3")
 
 
-def run_demo(directory: Path | None, device: str) -> None:
-    """Make a catalogue, drop the sample in two files, run the daemon over it, and look at the result."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@click.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to make the demo's catalogue. Default: a new temporary directory.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+def demo(directory: Path | None, device: str) -> None:
+    """Run everything on real embeddings: 3,618 well-known Python packages, dropped in two files.
 
+    Makes a catalogue, trains codebooks, gives every package its semantic ID, and looks a few of them up.
+
+    \b
+    semid demo --dir demo
+    """
+    run_demo(directory, device)
+
+
+def run_demo(directory: Path | None, device: str) -> None:
+    """Make a catalogue, drop the sample in two files, run the daemon once, and print the result."""
     root = directory or Path(tempfile.mkdtemp(prefix="semid-demo-"))
     if (root / "semid.toml").exists():
         raise ConfigError(f"{root}: holds a catalogue already; choose an empty directory")
@@ -41,7 +59,7 @@ def run_demo(directory: Path | None, device: str) -> None:
     ):
         item_ids, embeddings_ND = arrays["item_ids"], arrays["embeddings"]
     half = len(item_ids) // 2
-    # As producers should: written under a name that is passed over, then renamed.
+    # Producers write under a name that scans ignore, then rename.
     first = config.drop_dir / ".packages-1.npz.tmp"
     with first.open("wb") as file:
         np.savez(file, item_ids=item_ids[:half], embeddings=embeddings_ND[:half])

@@ -1,17 +1,26 @@
-"""`semid doctor`: looks at everything, changes nothing, says what to do."""
+"""`semid doctor`: checks everything, changes nothing, says what to do."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import click
+
 from semid_daemon.base.errors import CodebookError, ConfigError
-from semid_daemon.config import Config
+from semid_daemon.base.text import escape
+from semid_daemon.cli.options import config_option, json_option
+from semid_daemon.codebooks.files import codebook_path, load_codebooks
+from semid_daemon.codebooks.spool import segment_path
+from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.drop.locate import find_source
 from semid_daemon.store.read.checks import DatabaseChecks, DatabaseReport, KeptFile
 
@@ -22,7 +31,7 @@ _RESTORE = "stop the daemon and restore a backup"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `remedy` is empty where all is well."""
+    """The result of one check. `remedy` is empty where nothing has to be done."""
 
     level: Literal["ok", "warning", "error"]
     check: str
@@ -30,8 +39,39 @@ class Finding:
     remedy: str = ""
 
 
+@click.command()
+@config_option
+@json_option
+def doctor(config_path: Path | None, as_json: bool) -> None:
+    """Check everything, change nothing, and say what to do.
+
+    Checks the integrity of the database, every count in it against the rows themselves, the fingerprints of the
+    codebooks, directories and permissions, free space, watch limits, and the device. Reads the whole database; the
+    daemon may run meanwhile. --json prints a list of objects: level, check, message, remedy.
+
+    \b
+    semid doctor -c catalogue/semid.toml
+
+    \b
+    Exit status:
+      0   nothing worse than a warning
+      1   some error was found
+    """
+    findings = []
+    for finding in examine(load_config(find_config(config_path))):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:<8} {finding.check:<12} {escape(finding.message)}")
+            if finding.remedy:
+                click.echo(f"{'':<21} {finding.remedy}")
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings]))
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(1)
+
+
 def examine(config: Config) -> Iterator[Finding]:
-    """Every check, one finding or more each, in order of importance. Nothing is written anywhere."""
+    """Run every check, the most important first; each gives one finding or more. Writes nothing."""
     report = None
     for finding in _database(config):
         if isinstance(finding, DatabaseReport):
@@ -66,8 +106,6 @@ def _database(config: Config) -> Iterator[Finding | DatabaseReport]:
 
 
 def _codebooks(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
-    from semid_daemon.codebooks.files import codebook_path, load_codebooks
-
     directory = config.codebooks_dir
     named = set() if report is None else set(report.fingerprints)
     faults = 0
@@ -99,9 +137,7 @@ def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
 
 
 def _embeddings(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
-    """Are the embeddings that a refresh encodes again where they were left? Looks at names and sizes only."""
-    from semid_daemon.codebooks.spool import segment_path
-
+    """Are the embeddings kept that a refresh would encode again? Checks names and sizes only."""
     if report is None or config.generations.keep_embeddings == "nothing":
         return
     faults = 0
@@ -192,6 +228,7 @@ def _number(path: Path) -> int | None:
 
 
 def _device(config: Config) -> Iterator[Finding]:
+    # torch takes seconds to import; the other findings do not wait for it.
     from semid_daemon.quantizer import describe_device, resolve_device
 
     try:

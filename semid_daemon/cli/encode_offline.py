@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import BadFileError, MachineError
-from semid_daemon.cli.inspect_file import Advance, opened_at
+from semid_daemon.cli.inspect import Advance, opened_at
 from semid_daemon.codebooks.api import Codebooks, semantic_ids_of
 from semid_daemon.config import Ingest
 from semid_daemon.export.columns import CODES, code_lists

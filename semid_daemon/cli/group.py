@@ -1,53 +1,62 @@
-"""How the `semid` command treats errors, and how it lists its commands."""
+"""The group of all commands: imports a command when it is called, turns errors into one line and an exit status."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from semid_daemon.base.errors import SemidError
 from semid_daemon.base.text import printable
 
-# What each command is for in a few words; `semid COMMAND --help` has the rest.
-_SECTIONS = {
-    "Begin": {
-        "demo": "all of it on real embeddings, in a directory of its own",
-        "init": "make a catalogue: settings, drop directory, database",
-        "run": "the daemon; --once handles what is there and exits",
-        "install-service": "have systemd run the daemon",
-    },
-    "Look": {
-        "status": "the daemon, the catalogue, the codebooks, the files",
-        "lookup": "items' semantic IDs, or the items of a prefix",
-        "inspect": "what would be read of a file",
-        "generations": "the generations: what became of each",
-        "compare": "two generations, figure by figure",
-        "doctor": "check everything, change nothing, say what to do",
-    },
-    "Ask the daemon": {
-        "retry": "try deferred and rejected files again",
-        "rescan": "look at the drop directory anew",
-        "pause": "stop working, until `resume`",
-        "resume": "go on",
-        "train": "prepare a new generation",
-        "import-codebooks": "start from codebooks that were trained elsewhere",
-        "promote": "make a prepared generation the active one",
-        "rollback": "go back to an earlier generation",
-    },
-    "Take out": {
-        "export": "the catalogue in the form that another program reads",
-        "encode": "semantic IDs for files, publishing nothing",
-        "backup": "database, codebooks and settings in one file, while the daemon runs",
-    },
-}
+
+class LazyCommand(NamedTuple):
+    """Where a command is, `module:attribute` below semid_daemon.cli, and what it is for in a few words."""
+
+    target: str
+    short_help: str
 
 
-class Group(click.Group):
-    """Turns SemidError into one line on stderr and its exit status; --debug shows the traceback."""
+class LazyGroup(click.Group):
+    """Lists commands by section without importing them; `semid COMMAND` imports the module of that command only.
+
+    SemidError and OSError end a command with one line on stderr and an exit status; --debug shows the traceback.
+    """
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Mapping[str, LazyCommand]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sections = sections
+        self._lazy = {name: command for section in sections.values() for name, command in section.items()}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(self._lazy)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in self._lazy:
+            return None
+        module, attribute = self._lazy[name].target.split(":")
+        command: click.Command = getattr(importlib.import_module(f"semid_daemon.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, command.short_help) for name, command in section.items()])
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands, and the group's own options; nothing is imported for them."""
+        names = [
+            CompletionItem(name, help=command.short_help)
+            for name, command in self._lazy.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, context, incomplete)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         _open_standard_streams()
@@ -62,7 +71,7 @@ class Group(click.Group):
             click.echo(f"semid: {error}", err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
-            # Whoever read our output has seen enough; Python would complain once more while it shuts down.
+            # The reader of stdout has gone; without this Python would complain again while it shuts down.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(1)
         except OSError as error:
@@ -72,19 +81,9 @@ class Group(click.Group):
             click.echo(f"semid: {': '.join(part for part in parts if part)}", err=True)
             context.exit(1)
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by what they are for."""
-        told = {name for section in _SECTIONS.values() for name in section}
-        more = {name: each.get_short_help_str(70) for name, each in sorted(self.commands.items()) if name not in told}
-        for title, section in {**_SECTIONS, "More": more}.items():
-            rows = [(name, what) for name, what in section.items() if name in self.commands]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
-
 
 def _open_standard_streams() -> None:
-    """Where stdin, stdout or stderr came closed, give their numbers to nothing else: never to the database."""
+    """Give the numbers of closed standard streams to /dev/null: the database must never get one of them."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -8,6 +8,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.errors import ConfigError
 
@@ -33,17 +35,49 @@ class UnitFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is to be written, what the operator should type then, and what will not work as it is."""
+    """The files to write, the steps that the operator takes next, and warnings of what will not work."""
 
     files: list[UnitFile]
     next_steps: list[str]
     warnings: list[str]
 
 
+@click.command("install-service")
+@click.option("--user", is_flag=True, help="For your own service manager (systemctl --user), without root.")
+@click.option("--instance", metavar="N", help="One daemon of several: semid-daemon@N, over a catalogue of its own.")
+@click.option("--gpu", is_flag=True, help="Let the service use NVIDIA GPUs.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/"),
+    help="Write below this directory instead of /, to look at it first or to make a package.",
+)
+def install_service(user: bool, instance: str | None, gpu: bool, root: Path) -> None:
+    """Write the systemd units that keep the daemon running, and print the next steps.
+
+    Installs a hardened unit that starts this semid, a user and a group called semid, and the catalogue's
+    directories below /var/lib/semid (with --instance N /var/lib/semid-N, with --user ~/.local/state/semid).
+    Nothing is started or enabled. Files written earlier are replaced: keep your own changes in `systemctl edit`.
+
+    \b
+    sudo semid install-service --gpu
+    semid install-service --user --instance music
+    """
+    to_do = plan(user=user, instance=instance, gpu=gpu)
+    write(to_do.files, root)
+    for file in to_do.files:
+        click.echo(f"wrote {below(root, file.path)}: {file.why}")
+    click.echo("\nnext:")
+    for step in to_do.next_steps:
+        click.echo(f"  {step}")
+    for warning in to_do.warnings:
+        click.echo(f"semid: {warning}", err=True)
+
+
 def plan(*, user: bool = False, instance: str | None = None, gpu: bool = False) -> Plan:
-    """What a service needs. Raises ConfigError for an instance that cannot be one."""
+    """Plan the installation. Raises ConfigError for a name that no instance can have."""
     if instance is not None and not _INSTANCE.fullmatch(instance):
-        raise ConfigError(f"--instance: {instance!r}: up to 64 letters, digits, '.', '_' and '-', please")
+        raise ConfigError(f"--instance: {instance!r}: use up to 64 letters, digits, '.', '_' and '-'")
     suffix = "" if instance is None else f"-{instance}"
     template = "semid-daemon" if instance is None else "semid-daemon@"
     unit = f"{template}{instance or ''}.service"
@@ -76,7 +110,7 @@ def write(files: list[UnitFile], root: Path = Path("/")) -> None:
 
 
 def below(root: Path, path: Path) -> Path:
-    """An absolute path as it is below another root."""
+    """An absolute path, moved below another root."""
     return root / path.relative_to("/")
 
 
@@ -111,16 +145,16 @@ def _for_user(service: str) -> str:
 
 
 def _warnings(command: str) -> list[str]:
-    """What the service, which sees no home directory and a /tmp of its own, would not find."""
-    hidden = [
+    """The service sees no home directories and has a /tmp of its own: warn of what it would not find."""
+    unseen = [
         path
         for path in dict.fromkeys((command.split()[0], sys.base_prefix))
-        if any(Path(path).is_relative_to(each) for each in _HIDDEN)
+        if any(Path(path).is_relative_to(hidden) for hidden in _HIDDEN)
     ]
-    if not hidden:
+    if not unseen:
         return []
     return [
-        f"{' and '.join(hidden)}: the service sees no home directories and a /tmp of its own; install semid elsewhere,"
+        f"{' and '.join(unseen)}: the service sees no home directories and a /tmp of its own; install semid elsewhere,"
         " with a Python that is elsewhere too:  /usr/bin/python3 -m venv /opt/semid && /opt/semid/bin/pip install semid"
     ]
 

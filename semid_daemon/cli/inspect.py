@@ -1,31 +1,85 @@
-"""What would be read of a file of embeddings, and why some of it would not. Without torch: it answers at once."""
+"""`semid inspect`: what the daemon would read from a file, and what it would leave out. Loads no torch."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from semid_daemon.base.drop_file import DropFile, FieldNames
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.base.text import printable
+from semid_daemon.base.text import escape, printable
+from semid_daemon.cli.options import config_option, json_option, optional_config
 from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.drop.scan import possible_sidecars, signature_of
 from semid_daemon.formats import SIDECAR_SUFFIXES, EmbeddingSource
 from semid_daemon.ingest.open_embeddings import open_embeddings, usable
+from semid_daemon.runtime.progress import start_logging
 
 _FIRST_IDS = 5
 
 Advance = Callable[[int], None]
 
 
+@click.command()
+@config_option
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def inspect(config_path: Path | None, file: Path, as_json: bool) -> None:
+    """Show what the daemon would read from FILE, without giving anything an ID.
+
+    Shows its format, rows, dimension and dtype, the fields of vectors and item IDs, the first item IDs, and how many
+    rows would be left out and why. The whole file is read. Field names and the policy for vectors of zeros come from
+    semid.toml, if there is one.
+
+    \b
+    semid inspect items.parquet
+
+    \b
+    Exit status:
+      0   it would be read
+      3   it would be rejected; the reason is on stderr
+    """
+    config = optional_config(config_path)
+    settings = config.ingest if config else Ingest()
+    progress = start_logging(quiet=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = inspect_file(file, settings, lambda rows: stack.enter_context(progress.task(file.name, rows)))
+        except BadFileError as error:
+            click.echo(f"semid: {escape(str(file))}: would be rejected: {error}", err=True)
+            sys.exit(3)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    ids = found.sidecar or found.id_field or "none: made from the file's name and the row"
+    lines = [
+        f"format      {found.format}",
+        f"vectors     {found.rows:,} rows × {found.dim:,}, {found.dtype}"
+        + (f", from {escape(found.vector_field)}" if found.vector_field else ""),
+        f"item IDs    {escape(ids)}",
+        f"first       {', '.join(map(escape, found.first_ids)) or '-'}",
+        f"usable      {found.rows_usable:,} rows",
+    ]
+    if found.rejected:
+        reasons = ", ".join(f"{reason}: {rows:,}" for reason, rows in found.rejected.items())
+        lines.append(f"left out    {found.rows_rejected:,} rows ({reasons})")
+    click.echo("\n".join(lines))
+
+
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What would be read of a file. `vector_field` and `id_field` are None where the format names none."""
+    """What the daemon would read from a file. `vector_field` and `id_field` are None if the format names none."""
 
     file: str
     format: str
@@ -78,7 +132,7 @@ def opened_at(path: Path, fields: FieldNames) -> Iterator[tuple[DropFile, Embedd
 
 
 def inspect_file(path: Path, settings: Ingest, on_open: Callable[[int], Advance]) -> Inspected:
-    """Read a file through as the daemon would. `on_open` is told its rows, and gives whom to tell of those read.
+    """Read a whole file as the daemon would. `on_open` takes its number of rows and returns a callback for progress.
 
     Raises BadFileError when the daemon would reject it, OSError when it cannot be read.
     """

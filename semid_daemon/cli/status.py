@@ -1,0 +1,74 @@
+"""`semid status`: the daemon, the catalogue, the codebooks, the files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from semid_daemon.base.clock import seconds_until
+from semid_daemon.cli.options import config_option, json_option
+from semid_daemon.config import find_config, load_config
+from semid_daemon.store.read.status import Reader, Status
+
+_SILENT_S = 5.0  # a live daemon writes a heartbeat every second
+
+
+@click.command()
+@config_option
+@json_option
+def status(config_path: Path | None, as_json: bool) -> None:
+    """Show the state of the daemon, the catalogue, the health of the codebooks, and the number of files by state.
+
+    \b
+    semid status -c catalogue/semid.toml
+    semid status --json | jq .items
+    """
+    config = load_config(find_config(config_path))
+    with Reader(config.database) as reader:
+        snapshot = reader.status()
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(snapshot), "heartbeat_age_s": _heartbeat_age_s(snapshot)}))
+    else:
+        click.echo(_status_text(snapshot))
+
+
+def _heartbeat_age_s(status: Status) -> float | None:
+    if status.heartbeat_at is None:
+        return None
+    return round(max(0.0, -seconds_until(status.heartbeat_at)), 3)
+
+
+def _status_text(status: Status) -> str:
+    age_s = _heartbeat_age_s(status)
+    silent = age_s is not None and age_s > _SILENT_S and status.state != "stopped"
+    files = ", ".join(f"{count:,} {name}" for name, count in status.files.items() if count) or "none yet"
+    lines = [
+        f"daemon      {status.state}"
+        + (f": {status.detail}" if status.detail else "")
+        + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else "")
+        + (f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck" if silent else ""),
+        f"device      {status.device or '-'}",
+        f"files       {files}",
+    ]
+    if status.generation is None:
+        return "\n".join([*lines, "generation  none yet: rows are gathered until there are enough to train on"])
+    lines.append(f"generation  {status.generation} ({status.fingerprint})")
+    if status.next_generation is not None:
+        pair = f"{status.generation} {status.next_generation}"
+        ready = f"ready: `semid compare {pair}`, `semid promote {status.next_generation}`"
+        lines.append(f"next        {status.next_generation}, {ready if status.next_ready else 'being prepared'}")
+    if status.unique_rate is not None and status.singleton_rate is not None:
+        lines.append(
+            f"items       {status.items:,}, unique rate {status.unique_rate:.4f},"
+            f" singleton rate {status.singleton_rate:.4f}, largest bucket {status.max_bucket}"
+            + (f", {status.exact_duplicates:,} exact duplicates" if status.exact_duplicates else "")
+        )
+    for layer in status.layers:
+        lines.append(
+            f"layer {layer.layer:<5} coverage {layer.coverage:.1%}, {layer.dead_codes} dead codes,"
+            f" perplexity {layer.perplexity:.1f}"
+        )
+    return "\n".join(lines)
