@@ -26,7 +26,7 @@ _SHOWN_ERROR = 160
 
 # Whatever a parser of untrusted bytes raises. MemoryError is among them because a damaged size
 # makes a parser ask for absurd amounts; buffers for rows are allocated outside `content_errors`.
-_CONTENT_FAULTS = (
+CONTENT_FAULTS = (
     ArithmeticError,
     EOFError,
     LookupError,
@@ -58,7 +58,7 @@ def content_errors(format_name: str, *more: type[Exception]) -> Iterator[None]:
         if error.errno not in (None, errno.EINVAL):
             raise
         raise _damaged(format_name, error) from error
-    except _CONTENT_FAULTS + more as error:
+    except CONTENT_FAULTS + more as error:
         raise _damaged(format_name, error) from error
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.byte_ranges import ByteRange, FileRange, size_of
 from semid_daemon.formats.fields import check_vector_shape
 from semid_daemon.formats.npy_header import NpyHeader, read_npy_header
+from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.vectors import VectorArray, float_type
-
-if TYPE_CHECKING:
-    from semid_daemon.formats.sidecar import IdSource
 
 
 def vector_array(byte_range: ByteRange, header: NpyHeader, what: str) -> VectorArray:

@@ -1,10 +1,11 @@
-"""The header of an .npy file, read without NumPy's own parser of it."""
+"""The header of an .npy file: parsed by NumPy, which evaluates literals only, then checked."""
 
 from __future__ import annotations
 
-import ast
+import io
 import re
 import struct
+import tokenize
 from dataclasses import dataclass
 from math import prod
 
@@ -12,15 +13,16 @@ import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.byte_ranges import ByteRange
-from semid_daemon.formats.faults import show
+from semid_daemon.formats.faults import CONTENT_FAULTS, show
 from semid_daemon.formats.fields import FLOATS_WANTED, check_id_count, show_shape
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, check_id_dtype
 
 MAGIC = b"\x93NUMPY"
 # numpy's own limit for headers that are not trusted.
 _MAX_HEADER_BYTES = 10_000
-# Plain dtypes only: structures, sub-arrays and dates carry more than a letter and a size.
-_DESCR = re.compile(r"[<>|=]?([?bBhHiIlLqQefdgFDGSUO]|[biufcSUOV]\d{1,10})")
+# No header of numpy's in Python 3 has a backslash or a long integer; NumPy and the compiler would print warnings.
+_WARNED_OF = re.compile(rb"\\|\d[lL]")
+_PLAIN_KINDS = "biufcSUV"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def read_npy_header(byte_range: ByteRange, what: str) -> NpyHeader:
     Raises IncompleteFileError when the range is too short, BadFileError when the header is not that
     of a plain array or bytes follow the data.
     """
-    prefix = _head(byte_range, 0, 12, what)
+    prefix = _head(byte_range, 12, what)
     if prefix[:6] != MAGIC:
         raise BadFileError(f"{what} does not begin as .npy does; save it again with numpy.save")
     major = prefix[6]
@@ -51,44 +53,46 @@ def read_npy_header(byte_range: ByteRange, what: str) -> NpyHeader:
         raise BadFileError(
             f"{what} has an .npy header of {length:,} bytes, more than {_MAX_HEADER_BYTES:,}; save a plain array"
         )
-    text = _head(byte_range, start, length, what).decode("utf-8" if major == 3 else "latin-1")
-    dtype, shape, fortran = _parse(text, what)
+    dtype, shape, fortran = _parse(_head(byte_range, start + length, what), what)
     header = NpyHeader(dtype, shape, fortran, start + length)
     _check_size(header, byte_range.size, what)
     return header
 
 
-def _head(byte_range: ByteRange, offset: int, count: int, what: str) -> bytes:
-    if offset + count > byte_range.size:
+def _head(byte_range: ByteRange, count: int, what: str) -> bytes:
+    if count > byte_range.size:
         raise IncompleteFileError(
             f"{what} ends within its .npy header, at {byte_range.size:,} bytes; perhaps it is still being written"
         )
     buffer = bytearray(count)
-    if count:
-        byte_range.read_into(offset, memoryview(buffer))
+    byte_range.read_into(0, memoryview(buffer))
     return bytes(buffer)
 
 
-def _parse(text: str, what: str) -> tuple[np.dtype[np.generic], tuple[int, ...], bool]:
-    # A backslash occurs in no header that numpy writes, and would make the compiler print warnings.
-    fields = None if "\\" in text else ast.literal_eval(text.strip(" \n\0"))
-    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
-        raise BadFileError(f"{what} has a damaged .npy header; save it again with numpy.save")
-    descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-    if not isinstance(fortran, bool) or not isinstance(shape, tuple):
-        raise BadFileError(f"{what} has a damaged .npy header; save it again with numpy.save")
+def _parse(head: bytes, what: str) -> tuple[np.dtype[np.generic], tuple[int, ...], bool]:
+    damaged = BadFileError(f"{what} has a damaged .npy header; save it again with numpy.save")
+    if _WARNED_OF.search(head, len(MAGIC) + 6):
+        raise damaged
+    stream = io.BytesIO(head)
+    major, _ = np.lib.format.read_magic(stream)
+    # Version 3 is version 2 whose names of fields are UTF-8, and an array with fields is refused.
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+    except (*CONTENT_FAULTS, AttributeError, tokenize.TokenError, Warning) as error:
+        raise damaged from error
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise BadFileError(f"{what} has the impossible shape {show_shape(shape)}; save it again")
-    if not isinstance(descr, str):
+    if dtype.names is not None:
         raise BadFileError(f"{what} is a structured array; save the vectors and the item IDs as plain arrays")
-    if descr.lstrip("<>|=").startswith("O"):
+    if dtype.hasobject:
         raise BadFileError(
             f"{what} is an array of Python objects (a pickle), which is never loaded;"
             f" {FLOATS_WANTED}, item IDs with dtype=str"
         )
-    if not _DESCR.fullmatch(descr):
-        raise BadFileError(f"{what} has dtype {show(descr)}; {FLOATS_WANTED}, item IDs as text or integers")
-    return np.dtype(descr), shape, fortran
+    if dtype.kind not in _PLAIN_KINDS or dtype.subdtype is not None:
+        raise BadFileError(f"{what} has dtype {show(dtype.str)}; {FLOATS_WANTED}, item IDs as text or integers")
+    return dtype, shape, fortran
 
 
 def _check_size(header: NpyHeader, held: int, what: str) -> None:
