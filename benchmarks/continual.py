@@ -31,7 +31,7 @@ from semid_daemon.daemon.run import run_daemon
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.store.read.compare import Comparing
 from semid_daemon.store.read.status import Reader
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 _NAMES = ["2025-q1", "2025-q2", "2025-q3", "2025-q4", "2026-01", "2026-02", "2026-03"]
 _REFRESH_AFTER = "2025-q4"
@@ -124,15 +124,15 @@ def _ask(config: Config, command: str, **arguments: object) -> str:
 
 
 def _codebooks(config: Config, generation: int) -> Codebooks:
-    with Writer(config.database) as writer:
-        return load_codebooks(config.codebooks_dir, writer.fingerprint(generation))
+    with Store(config.database) as store:
+        return load_codebooks(config.codebooks_dir, store.generations.fingerprint(generation))
 
 
 def _errors(config: Config, part: Path) -> tuple[float, float]:
     """Of a file that nobody has seen yet: the frozen generation's error, and the candidate's."""
     codebooks = _codebooks(config, 1)
-    with Writer(config.database) as writer:
-        candidate = writer.candidate(1)
+    with Store(config.database) as store:
+        candidate = store.candidates.get(1)
     centroids_LKD = codebooks.centroids_LKD if candidate is None else candidate.centroids_LKD
     rows_ND = _embeddings(part)
     return _error(codebooks, rows_ND), _error(Codebooks(centroids_LKD, codebooks.normalize_residuals), rows_ND)

@@ -28,7 +28,7 @@ def publish(root: Path, rows: int) -> None:
     from semid_daemon.codebooks.files import save_codebooks
     from semid_daemon.config import load_config
     from semid_daemon.daemon.state_lock import make_directories
-    from semid_daemon.store.write.writer import Writer
+    from semid_daemon.store.write.store import Store
 
     (root / "semid.toml").write_text("")
     config = load_config(root / "semid.toml")
@@ -36,16 +36,16 @@ def publish(root: Path, rows: int) -> None:
     random = np.random.default_rng(1)
     codebooks = Codebooks(random.normal(size=(LAYERS, CODES, DIM)).astype(np.float32), normalize_residuals=False)
     fingerprint = save_codebooks(config.codebooks_dir, codebooks, {})
-    with Writer(config.database) as writer:
-        writer.publish_generation(fingerprint, codebooks, trained_rows=0)
-        ledger = writer.record_sighting("items.npy", "1:1:1:1:1", "digest", 1)
-        ledger = writer.begin_loading(ledger.id, rows=rows, dim=DIM, generation=1, chunk_rows=CHUNK_ROWS)
+    with Store(config.database) as store:
+        store.generations.publish(fingerprint, codebooks, trained_rows=0)
+        ledger = store.files.record_sighting("items.npy", "1:1:1:1:1", "digest", 1)
+        ledger = store.files.begin_loading(ledger.id, rows=rows, dim=DIM, generation=1, chunk_rows=CHUNK_ROWS)
         for start in range(0, rows, CHUNK_ROWS):
             count = min(CHUNK_ROWS, rows - start)
             codes_NL = np.minimum(np.abs(random.normal(size=(count, LAYERS)) * 90), CODES - 1).astype(np.int32)
             item_ids = [f"item-{number}" for number in range(start, start + count)]
             batch = EmbeddingBatch(start, count, item_ids, random.normal(size=(count, DIM)).astype(np.float32))
-            writer.commit_chunk(writer.file(ledger.id), batch, codes_NL)
+            store.chunks.commit(store.files.get(ledger.id), batch, codes_NL)
 
 
 def measure(command: list[str | Path]) -> tuple[float, float, float]:

@@ -26,7 +26,7 @@ import numpy as np
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.config import Ingest
 from semid_daemon.store.read.status import Reader
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 _LAYERS, _CODES, _DIM = 3, 256, 8
 
@@ -43,14 +43,14 @@ def item_ids(first: int, rows: int, order: str) -> list[str]:
     return [f"{number * 0x9E3779B97F % 2**40:010x}" for number in range(first, first + rows)]
 
 
-def append(writer: Writer, items: int, chunk_rows: int, order: str, marks: int) -> list[list[str]]:
+def append(store: Store, items: int, chunk_rows: int, order: str, marks: int) -> list[list[str]]:
     """Commit all items; a table row per share of them."""
     generator = np.random.default_rng(1)
-    writer.limit_wal(Ingest().max_wal_mb << 20)
+    store.database.limit_wal(Ingest().max_wal_mb << 20)
     codebooks = Codebooks(np.zeros((_LAYERS, _CODES, _DIM), np.float32), True)
-    writer.publish_generation("benchmark", codebooks, trained_rows=1)
-    ledger = writer.record_sighting("items.npy", "", "benchmark", items)
-    ledger = writer.begin_loading(ledger.id, rows=items, dim=_DIM, generation=1, chunk_rows=chunk_rows)
+    store.generations.publish("benchmark", codebooks, trained_rows=1)
+    ledger = store.files.record_sighting("items.npy", "", "benchmark", items)
+    ledger = store.files.begin_loading(ledger.id, rows=items, dim=_DIM, generation=1, chunk_rows=chunk_rows)
     lines, mark = [], items // marks
     wall_s = cpu_s = longest_s = 0.0
     since = 0
@@ -60,7 +60,7 @@ def append(writer: Writer, items: int, chunk_rows: int, order: str, marks: int) 
         batch = EmbeddingBatch(first, rows, item_ids(first, rows, order), embeddings_ND)
         codes_NL = codes_of(rows, generator)
         started, cpu_started = time.perf_counter(), time.process_time()
-        writer.commit_chunk(ledger, batch, codes_NL)
+        store.chunks.commit(ledger, batch, codes_NL)
         took_s = time.perf_counter() - started
         wall_s, cpu_s = wall_s + took_s, cpu_s + time.process_time() - cpu_started
         longest_s = max(longest_s, took_s)
@@ -99,18 +99,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="semid-large-", dir=arguments.directory) as directory:
         path = Path(directory) / "semid.db"
-        with Writer(path) as writer:
-            lines = append(writer, arguments.items, arguments.chunk_rows, arguments.order, arguments.marks)
-            writer.checkpoint()
+        with Store(path) as store:
+            lines = append(store, arguments.items, arguments.chunk_rows, arguments.order, arguments.marks)
+            store.database.checkpoint()
         _report.heading(f"Appending, item IDs in {arguments.order} order, {arguments.chunk_rows:,} rows per chunk")
         _report.table(["items", "rows/s", "CPU µs per row", "longest commit, s"], lines)
         size_bytes = os.path.getsize(path)
         memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
         started = time.perf_counter()
-        with Writer(path) as writer:
-            writer.active_generation()
-            writer._usage(1)
+        with Store(path) as store:
+            store.generations.active()
+            store.counts.usage(1)
             opened_s = time.perf_counter() - started
         chance = random.Random(1)
         some = [item_ids(chance.randrange(arguments.items), 1, arguments.order)[0] for _ in range(1000)]

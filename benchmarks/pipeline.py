@@ -44,7 +44,7 @@ from semid_daemon.quantizer import Encoder, LloydTrainer, describe_device, resol
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.gc_tuning import relaxed_gc
 from semid_daemon.runtime.stage_timing import Stages
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 _WAYS = {
     "together": "semid, together",
@@ -101,23 +101,23 @@ class Run:
         file = DropFile(path=self._path, name=self._path.name, signature=signature)
         stages, in_hand = Stages(), CrashMarker(config.crash_marker)
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
-        with Writer(config.database) as writer, relaxed_gc():
-            writer.limit_wal(config.ingest.max_wal_mb << 20)
-            writer.publish_generation("benchmark", self._encoder.codebooks, trained_rows=1, baseline=self._baseline)
+        with Store(config.database) as store, relaxed_gc():
+            store.database.limit_wal(config.ingest.max_wal_mb << 20)
+            store.generations.publish("benchmark", self._encoder.codebooks, trained_rows=1, baseline=self._baseline)
             prefetch = ingest.prefetch
             if not overlapping:
                 ingest.prefetch = in_turn  # type: ignore[assignment]
             started = time.perf_counter()
             try:
-                ledger = register(writer, file, "", lambda size_bytes: None, lambda: True).ledger
+                ledger = register(store, file, "", lambda size_bytes: None, lambda: True).ledger
                 hashed_s = time.perf_counter() - started
                 assert ledger is not None
                 for _ in ingest.encode_steps(
-                    writer,
+                    store,
                     PendingFile(file, ledger),
                     generation=1,
                     encoder=lambda generation: self._encoder,
-                    learner=Learner(config, writer, self._device, lambda generation: self._encoder),
+                    learner=Learner(config, store, self._device, lambda generation: self._encoder),
                     settings=config.ingest,
                     crash_marker=in_hand,
                     watchdog=Watchdog(0),
@@ -128,7 +128,7 @@ class Run:
             finally:
                 ingest.prefetch = prefetch
             elapsed_s = time.perf_counter() - started
-            assert writer.file(ledger.id).status == "done"
+            assert store.files.get(ledger.id).status == "done"
         in_hand.close()
         shutil.rmtree(root)
         return elapsed_s, {"hash": hashed_s, **stages.seconds()}

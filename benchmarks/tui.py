@@ -23,7 +23,8 @@ import psutil
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.write.writer import Metric, Writer
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Metric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.tui.terminal import Terminal  # noqa: E402
@@ -35,36 +36,36 @@ def make_catalogue(root: Path, items: int) -> Config:
     """So many items in one generation of 3×1024 codes, and a run of 10,000 steps, by the store's own writer."""
     config = configured(root)
     random = np.random.default_rng(1)
-    with Writer(config.database) as writer:
-        writer._connection.execute("PRAGMA synchronous = OFF")
-        writer.daemon_started(os.getpid(), "cpu", "0")
+    with Store(config.database) as store:
+        store.database.connection.execute("PRAGMA synchronous = OFF")
+        store.daemon.started(os.getpid(), "cpu", "0")
         losses = 0.2 + np.exp(-np.arange(10_000) / 900) + 0.05 * random.random(10_000)
         steps = [TrainingStep(n + 1, n // 3334, n % 3334 + 1, float(loss)) for n, loss in enumerate(losses)]
-        writer.add_training_steps("train-1", steps)
+        store.telemetry.add_training_steps("train-1", steps)
         books = Codebooks(np.zeros((LAYERS, CODES, 4), dtype=np.float32), True)
-        writer.publish_generation("f" * 32, books, trained_rows=items)
-        file = writer.record_sighting("items.parquet", "s", "d", 1_000_000_000)
-        file = writer.begin_loading(file.id, rows=2 * items, dim=4, generation=1, chunk_rows=CHUNK)
+        store.generations.publish("f" * 32, books, trained_rows=items)
+        file = store.files.record_sighting("items.parquet", "s", "d", 1_000_000_000)
+        file = store.files.begin_loading(file.id, rows=2 * items, dim=4, generation=1, chunk_rows=CHUNK)
         for first in range(0, items, CHUNK):
-            add_rows(writer, file, first, min(CHUNK, items - first), random)
-        writer.heartbeat("idle")
+            add_rows(store, file, first, min(CHUNK, items - first), random)
+        store.daemon.heartbeat("idle")
     return config
 
 
-def add_rows(writer: Writer, file: object, first: int, rows: int, random: np.random.Generator) -> None:
+def add_rows(store: Store, file: object, first: int, rows: int, random: np.random.Generator) -> None:
     codes_NL = (random.random((rows, LAYERS)) ** 2 * CODES).astype(np.int32)
     batch = EmbeddingBatch(
         first, rows, [f"item-{n:08}" for n in range(first, first + rows)], random.random((rows, 4), dtype=np.float32)
     )
-    writer.commit_chunk(file, batch, codes_NL, [Metric("rows_per_s", 1e5)])  # type: ignore[arg-type]
+    store.chunks.commit(file, batch, codes_NL, [Metric("rows_per_s", 1e5)])  # type: ignore[arg-type]
 
 
 def make_files(root: Path, files: int) -> Config:
     """So many files in the ledger, some of them rejected."""
     config = configured(root)
-    with Writer(config.database) as writer:
-        writer.daemon_started(os.getpid(), "cpu", "0")
-        writer.heartbeat("idle")
+    with Store(config.database) as store:
+        store.daemon.started(os.getpid(), "cpu", "0")
+        store.daemon.heartbeat("idle")
     connection = sqlite3.connect(config.database)
     connection.executemany(
         "INSERT INTO _files (digest, size_bytes, status, rows, reason, seen_at) VALUES (?, ?, ?, ?, ?, ?)",
@@ -104,17 +105,17 @@ def busy_daemon(config: Config, items: int) -> Iterator[None]:
 
     def work() -> None:
         random = np.random.default_rng(2)
-        with Writer(config.database) as writer:
-            (file_id, done) = writer._read_one("SELECT id, rows_done FROM _files WHERE status = 'loading'")
+        with Store(config.database) as store:
+            (file_id, done) = store.database.read_one("SELECT id, rows_done FROM _files WHERE status = 'loading'")
             step = 10_000
             while not stop.wait(1.0):
-                file = writer.file(file_id)
-                add_rows(writer, file, done, 1000, random)
+                file = store.files.get(file_id)
+                add_rows(store, file, done, 1000, random)
                 done += 1000
                 step += 4
                 losses = [TrainingStep(step - n, 2, step - n, 0.3 + 0.05 * random.random()) for n in range(4)]
-                writer.add_training_steps("train-1", losses[::-1])
-                writer.add_events([("info", f"step {step}")])
+                store.telemetry.add_training_steps("train-1", losses[::-1])
+                store.telemetry.add_events([("info", f"step {step}")])
                 figures = {
                     "rows_per_s": 1000 + 50 * random.random(),
                     "file": "items.parquet",
@@ -127,7 +128,7 @@ def busy_daemon(config: Config, items: int) -> Iterator[None]:
                     "cpu_count": 2,
                     "process_rss_bytes": 5e8,
                 }
-                writer.heartbeat("encoding", "items.parquet", figures)
+                store.daemon.heartbeat("encoding", "items.parquet", figures)
 
     thread = threading.Thread(target=work)
     thread.start()

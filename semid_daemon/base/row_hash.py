@@ -9,10 +9,12 @@ from semid_daemon.base.types import FloatArray
 
 _BLOCK_BYTES = 1 << 21  # of rows that are folded at a time
 _FOLD, _UNUSED_BITS = np.uint64(31), 16  # not by 32: two floats whose signs change would hide each other
-_GOLDEN, _MIX_1, _MIX_2 = (np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN, _MIX_1, _MIX_2 = (
+    np.uint64(constant) for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
-def content_hashes(embeddings_ND: FloatArray) -> npt.NDArray[np.int64]:
+def row_hashes(embeddings_ND: FloatArray) -> npt.NDArray[np.int64]:
     """One hash of 48 bits per row (N int64) of embeddings (N×D float32, C order), which SQLite keeps in six bytes.
 
     A multilinear hash modulo 2**64 (Lemire and Kaser, "Strongly universal string hashing is fast", 2014): the sum of

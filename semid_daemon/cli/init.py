@@ -8,7 +8,7 @@ import click
 
 from semid_daemon.config import DEFAULT_NAME, load_config, template
 from semid_daemon.daemon.state_lock import hold_state, make_directories
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 
 @click.command()
@@ -29,7 +29,7 @@ def init(directory: Path) -> None:
     config = load_config(path)
     make_directories(config)
     with hold_state(config.state_dir):
-        Writer(config.database).close()
+        Store(config.database).close()
     click.echo(f"settings   {path}", err=True)
     click.echo(f"drop into  {config.drop_dir}", err=True)
     click.echo(f"database   {config.database}", err=True)

@@ -15,7 +15,7 @@ from semid_daemon.base.errors import CommandError
 from semid_daemon.command_client import Arguments
 
 if TYPE_CHECKING:
-    from semid_daemon.store.write.writer import Writer
+    from semid_daemon.store.write.store import Store
 
 _log = logging.getLogger("semid")
 
@@ -102,12 +102,12 @@ class CommandServer:
     def __init__(
         self,
         directory: Path,
-        writer: Writer,
+        store: Store,
         handlers: Mapping[str, Callable[[Arguments], str]],
         long_handlers: Mapping[str, Callable[[str, Arguments], str | None]] | None = None,
     ) -> None:
         self._directory = directory
-        self._writer = writer
+        self._store = store
         self._handlers = handlers
         self._long_handlers = long_handlers or {}
         self._under_way: dict[str, Request] = {}
@@ -143,7 +143,7 @@ class CommandServer:
     def _take_up(self, request: Request) -> None:
         name = _shown(request.path.name)
         arguments = json.dumps(request.arguments)
-        state = self._writer.accept_command(name, request.command, arguments[:_MOST_TEXT], request.requested_at)
+        state = self._store.commands.accept(name, request.command, arguments[:_MOST_TEXT], request.requested_at)
         if state == "accepted":
             self._answer(name, request)
         else:
@@ -156,7 +156,7 @@ class CommandServer:
             self._under_way[name] = request
             return
         self._under_way.pop(name, None)
-        self._writer.answer_command(name, state, _clean(answer)[:_MOST_TEXT])
+        self._store.commands.answer(name, state, _clean(answer)[:_MOST_TEXT])
         self._remove(request)
 
     def _remove(self, request: Request) -> None:

@@ -15,7 +15,7 @@ from semid_daemon.daemon.prometheus import MetricsFile
 from semid_daemon.daemon.state_lock import Lock
 from semid_daemon.daemon.systemd_notify import Notifier
 from semid_daemon.runtime.events import EventLog
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 COMMANDS_S = 0.2  # a command waits no longer than that
 
@@ -29,7 +29,7 @@ class Heartbeat:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         events: EventLog,
         notifier: Notifier,
         lock: Lock | None,
@@ -40,7 +40,7 @@ class Heartbeat:
         summary: Callable[[], str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._writer = writer
+        self._store = store
         self._events = events
         self._notifier = notifier
         self._lock = lock
@@ -48,13 +48,13 @@ class Heartbeat:
         self._summary = summary
         self._now = now
         self._commands = CommandServer(
-            config.commands_dir, writer, {**handlers, "pause": self._pause, "resume": self._resume}, long_handlers
+            config.commands_dir, store, {**handlers, "pause": self._pause, "resume": self._resume}, long_handlers
         )
         self._metrics_file = MetricsFile(config, version("semid"), events, now)
         self._doing = ("starting", "")
         self._poll_again = 0.0
         self.is_undisturbed = False
-        self._paused_at = writer.paused_at()
+        self._paused_at = store.daemon.paused_at()
 
     def doing(self, state: str, detail: str = "") -> None:
         """What the heartbeat says from now on."""
@@ -109,8 +109,8 @@ class Heartbeat:
 
     def _pause(self, arguments: Arguments) -> str:
         already = self._paused_at
-        self._writer.set_paused(True)
-        self._paused_at = self._writer.paused_at()
+        self._store.daemon.set_paused(True)
+        self._paused_at = self._store.daemon.paused_at()
         if already is None:
             self._events.info("paused")
         return f"paused since {self._paused_at}" if already else "paused; nothing is lost, work goes on with `resume`"
@@ -118,7 +118,7 @@ class Heartbeat:
     def _resume(self, arguments: Arguments) -> str:
         if self._paused_at is None:
             return "not paused"
-        self._writer.set_paused(False)
+        self._store.daemon.set_paused(False)
         self._paused_at = None
         self._events.info("resumed")
         return "work goes on"

@@ -15,7 +15,7 @@ from semid_daemon.config import Config
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.read.metrics import Figures, FiguresReader
 from semid_daemon.store.read.status import Status
-from semid_daemon.store.write.writer import Gauge
+from semid_daemon.store.write.telemetry import Gauge
 
 _INTERVAL_S = 10.0
 

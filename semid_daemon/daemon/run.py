@@ -33,10 +33,10 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.daemon.service import Service
         from semid_daemon.runtime.gc_tuning import relaxed_gc
-        from semid_daemon.store.write.writer import Writer
+        from semid_daemon.store.write.store import Store
 
-        with Writer(config.database, notifier.alive) as writer, relaxed_gc():
-            return Service(config, writer, progress, stop, lock, once=once, notifier=notifier).run()
+        with Store(config.database, notifier.alive) as store, relaxed_gc():
+            return Service(config, store, progress, stop, lock, once=once, notifier=notifier).run()
 
 
 @contextlib.contextmanager

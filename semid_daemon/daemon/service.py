@@ -42,7 +42,8 @@ from semid_daemon.runtime.host_metrics import Host
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.runtime.stage_timing import Stages
 from semid_daemon.runtime.throughput import StepsTold, Throughput
-from semid_daemon.store.write.writer import Generation, Writer
+from semid_daemon.store.write.generations import Generation
+from semid_daemon.store.write.store import Store
 
 _log = logging.getLogger("semid")
 
@@ -59,7 +60,7 @@ class Service:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         progress: Progress,
         stop: threading.Event,
         lock: Lock | None = None,
@@ -70,16 +71,16 @@ class Service:
     ) -> None:
         self._notifier = notifier or Notifier(environment={})
         self._config = config
-        self._writer = writer
+        self._store = store
         self._stop = stop
         self._once = once
         self._now = now
         self._device = resolve_device(config.quantizer.device)
         self._changed = threading.Event()
-        self._events = EventLog(writer, now)
+        self._events = EventLog(store, now)
         self._heartbeat = Heartbeat(
             config,
-            writer,
+            store,
             self._events,
             self._notifier,
             lock,
@@ -94,8 +95,8 @@ class Service:
             summary=self._summary,
             now=now,
         )
-        self._wal = WalLimit(writer, self._events, config.database, config.ingest.max_wal_mb << 20)
-        self._throughput = Throughput(lambda: writer.backlog_bytes() + self._intake.queued_bytes(), now)
+        self._wal = WalLimit(store, self._events, config.database, config.ingest.max_wal_mb << 20)
+        self._throughput = Throughput(lambda: store.files.backlog_bytes() + self._intake.queued_bytes(), now)
         self._progress = progress = StepsTold(progress, self._throughput)
         self._scheduler = FileScheduler()
         self._stages = Stages(now)
@@ -103,7 +104,7 @@ class Service:
         self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._crash_marker.clear)
         self._intake = Intake(
             config,
-            writer,
+            store,
             self._events,
             progress,
             self._crash_marker,
@@ -116,7 +117,7 @@ class Service:
         self._events.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
         self._first_training = FirstTraining(
             config,
-            writer,
+            store,
             self._events,
             progress,
             self._intake,
@@ -127,24 +128,24 @@ class Service:
             tick=self._heartbeat.beat,
             now=now,
         )
-        self._encoders = EncoderCache(writer, config.codebooks_dir, self._device)
-        self._learner = Learner(config, writer, self._device, self._encoders.get)
-        self._spool = Spool(config.spool_dir, writer.spool_end())
+        self._encoders = EncoderCache(store, config.codebooks_dir, self._device)
+        self._learner = Learner(config, store, self._device, self._encoders.get)
+        self._spool = Spool(config.spool_dir, store.spool.end())
         builder = GenerationBuilder(
             config,
-            writer,
+            store,
             self._events,
             self._device,
             self._encoders.get,
             self._learner,
-            SourceRows(config, writer, self._spool),
+            SourceRows(config, store, self._spool),
             self._watchdog,
             doing=self._heartbeat.doing,
             tick=self._heartbeat.beat,
         )
         self._lifecycle = GenerationLifecycle(
             config,
-            writer,
+            store,
             self._events,
             self._learner,
             builder,
@@ -153,7 +154,7 @@ class Service:
             wake=self._changed.set,
             now=now,
         )
-        self._imports = CodebookImports(config, writer, self._first_training, self._lifecycle, now)
+        self._imports = CodebookImports(config, store, self._first_training, self._lifecycle, now)
         self._done = 0  # files
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -161,12 +162,12 @@ class Service:
     def run(self) -> Outcome:
         """Work until stopped; with `once`, until everything in the drop directory is handled."""
         try:
-            self._writer.daemon_started(os.getpid(), describe_device(self._device), version("semid"))
+            self._store.daemon.started(os.getpid(), describe_device(self._device), version("semid"))
             self._intake.quarantine.note_death()
             self._heartbeat.poll()
             if self._once and self._heartbeat.paused is not None:
                 raise MachineError(f"{self._config.state_dir}: paused {self._heartbeat.paused}")
-            for orphan in collect_orphans(self._config.codebooks_dir, self._writer.fingerprints()):
+            for orphan in collect_orphans(self._config.codebooks_dir, self._store.generations.fingerprints()):
                 self._events.info(f"{orphan.name}: removed: written by a training that never finished")
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
@@ -205,7 +206,7 @@ class Service:
             except MachineError as error:
                 # Not even the ledger can be written: everything waits, and nothing is lost meanwhile.
                 self._scheduler.close()
-                self._writer.forget_cached()
+                self._store.invalidate()
                 with contextlib.suppress(MachineError):
                     self._forget()
                 with contextlib.suppress(MachineError):
@@ -221,9 +222,9 @@ class Service:
 
     def _work(self) -> bool:
         """One bounded turn of everything there is to do; whether there was anything."""
-        if self._writer.written_by_others():
+        if self._store.database.written_by_others():
             self._events.warning(f"{self._config.database}: another program wrote to it; only the daemon may")
-            self._writer.forget_cached()
+            self._store.invalidate()
             self._forget()
         if self._wal.is_full():
             if self._once:
@@ -232,7 +233,7 @@ class Service:
             self._heartbeat.beat()
             self._stop.wait(COMMANDS_S)
             return True
-        generation = self._writer.active_generation()
+        generation = self._store.generations.active()
         if generation is None or self._intake.pending or not self._lifecycle.busy:
             self._heartbeat.doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
@@ -248,7 +249,7 @@ class Service:
     def _forget(self) -> None:
         """What is remembered of the database may not be so any more."""
         self._learner.forget()
-        self._spool.reset(self._writer.spool_end())
+        self._spool.reset(self._store.spool.end())
 
     def _idle(self) -> None:
         """Wait for something to change, for files to settle, for what was put off, or for the next periodic scan."""
@@ -354,9 +355,9 @@ class Service:
         started = self._now()
         self._heartbeat.doing("encoding", file.name)
         job = self._scheduler.resume(file_id) or encode_steps(
-            self._writer,
+            self._store,
             pending,
-            generation=generation.generation,
+            generation=generation.number,
             encoder=self._encoders.get,
             learner=self._learner,
             spool=self._spool if self._config.spools else None,
@@ -365,13 +366,13 @@ class Service:
             watchdog=self._watchdog,
             stages=self._stages,
         )
-        done_before = self._writer.file(file_id).rows_done
+        done_before = self._store.files.get(file_id).rows_done
         with self._throughput.turn(), self._progress.task(file.name, pending.ledger.rows or 0) as advance:
             self._throughput.file_at(file.name, pending.ledger.rows or 0, done_before, file.signature.size_bytes)
             advance(done_before)
             for rows in job:
                 advance(rows)
-                begun = self._writer.file(file_id)
+                begun = self._store.files.get(file_id)
                 self._throughput.file_at(file.name, begun.rows or 0, begun.rows_done, file.signature.size_bytes)
                 self._heartbeat.beat()
                 others = len(self._intake.pending) > 1 or self._intake.queued or self._changed.is_set()
@@ -379,14 +380,14 @@ class Service:
                 if self._stop.is_set() or slice_over or (not self._heartbeat.is_undisturbed and self._wal.is_full()):
                     self._scheduler.suspend(file_id, job)
                     return
-        ledger = self._writer.file(file_id)
+        ledger = self._store.files.get(file_id)
         if ledger.status == "done":
             self._tell_done(file.name, file_id, self._now() - started)
             self._intake.finish(file, ledger)
             self._done += 1
 
     def _tell_done(self, name: str, file_id: int, elapsed_s: float) -> None:
-        done = self._writer.tally(file_id)
+        done = self._store.files.tally(file_id)
         parts = [f"{done.assigned:,} new IDs"]
         parts += [f"{done.kept:,} had an ID already"] if done.kept else []
         parts += [f"{done.replaced:,} replaced"] if done.replaced else []
@@ -396,7 +397,9 @@ class Service:
     def _with(self, pending: PendingFile, work: Callable[[PendingFile], None]) -> None:
         """Work on a file; a file's fault, a moving file and the machine's fault each have their own end."""
         ledger = pending.ledger
-        self._crash_marker.set(pending.file.name, signature_text(pending.file), self._writer.file(ledger.id).rows_done)
+        self._crash_marker.set(
+            pending.file.name, signature_text(pending.file), self._store.files.get(ledger.id).rows_done
+        )
         try:
             work(pending)
         except BadFileError as error:
@@ -405,7 +408,7 @@ class Service:
             # What it holds now is another content: it settles, and is registered, anew.
             self._intake.pending.pop(ledger.id, None)
             self._intake.unstable = True
-            self._writer.defer(ledger.id, str(error))
+            self._store.files.defer(ledger.id, str(error))
         except (OSError, MemoryError, MachineError) as error:
             self._intake.postpone(pending.file, ledger, f"cannot be worked on: {error_text(error)}")
         except DeviceError as error:

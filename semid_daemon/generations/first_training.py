@@ -26,7 +26,7 @@ from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.generations import Origin
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 _FIRST_PAUSE_S = 10.0
 _BASELINE_ROWS = 65_536
@@ -52,7 +52,7 @@ class FirstTraining:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         events: EventLog,
         progress: Progress,
         intake: Intake,
@@ -65,7 +65,7 @@ class FirstTraining:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._writer = writer
+        self._store = store
         self._events = events
         self._progress = progress
         self._intake = intake
@@ -82,7 +82,7 @@ class FirstTraining:
 
     def missing_rows(self) -> int:
         """How many more rows are needed before the first training; 0 once there is a generation."""
-        if self._writer.active_generation() is not None:
+        if self._store.generations.active() is not None:
             return 0
         return max(0, self._config.training.min_rows - self._intake.pending.rows_usable)
 
@@ -99,7 +99,7 @@ class FirstTraining:
     def survey(self, waiting: PendingFile) -> None:
         """Read one file through, to know what is gathered."""
         self._doing("gathering", waiting.file.name)
-        surveyed = survey(self._writer, waiting, self._config.ingest, self._check_dim, self._tick)
+        surveyed = survey(self._store, waiting, self._config.ingest, self._check_dim, self._tick)
         self._intake.pending[waiting.ledger.id] = surveyed
 
     def _check_dim(self, dim: int) -> None:
@@ -185,7 +185,7 @@ class FirstTraining:
         """Train on the sample, and where it is not all of the rows go over all of them; None when interrupted."""
         quantizer, training = self._config.quantizer, self._config.training
         trainer = make_trainer(quantizer, training, self._device)
-        run = self._writer.next_training_run()
+        run = self._store.telemetry.next_training_run()
         with self._progress.task("training", trainer.max_steps, "steps") as advance:
             steps = iterate_in_background(trainer.train(sample_ND), self._tick)
             if rest is not None:
@@ -203,7 +203,7 @@ class FirstTraining:
         return trainer.codebooks
 
     def _record(self, run: str, step: TrainingStep) -> None:
-        self._writer.add_training_steps(run, [step])
+        self._store.telemetry.add_training_steps(run, [step])
         self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
         self._tick()
 
@@ -240,7 +240,7 @@ class FirstTraining:
     def _publish(self, trained: _Trained, settings: Mapping[str, str], origin: Origin = "first") -> None:
         """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
         fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
-        generation = self._writer.publish_generation(
+        generation = self._store.generations.publish(
             fingerprint,
             trained.codebooks,
             trained_rows=trained.rows,
@@ -251,6 +251,4 @@ class FirstTraining:
             origin=origin,
         )
         self._unpublished = None
-        self._events.info(
-            f"generation {generation.generation} published after {trained.elapsed_s:.1f} s: {fingerprint}"
-        )
+        self._events.info(f"generation {generation.number} published after {trained.elapsed_s:.1f} s: {fingerprint}")

@@ -13,7 +13,7 @@ from semid_daemon.config import Config
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.generations.first_training import FirstTraining
 from semid_daemon.generations.lifecycle import GenerationLifecycle
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 _PATIENCE_S = 10.0
 _FAULTS = (CodebookError, BadFileError, FileChangedError, RowsChangedError, OSError, MemoryError)
@@ -25,13 +25,13 @@ class CodebookImports:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         first_training: FirstTraining,
         lifecycle: GenerationLifecycle,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._writer = writer
+        self._store = store
         self._first_training = first_training
         self._lifecycle = lifecycle
         self._wanted: tuple[str, str] | None = None  # command and fingerprint of what becomes generation 1
@@ -55,9 +55,9 @@ class CodebookImports:
     def _answer(self, name: str, given: object) -> str | None:
         if name in self._failed:
             raise CommandError(self._failed.pop(name))
-        active = self._writer.active_generation()
+        active = self._store.generations.active()
         if active is not None and active.fingerprint == given:
-            return f"generation {active.generation} is active: it has these codebooks"
+            return f"generation {active.number} is active: it has these codebooks"
         if active is not None:
             return self._lifecycle.train(name, {"from": "imported", "codebooks": given})
         codebooks, _ = staged_codebooks(self._config, given)
@@ -76,7 +76,7 @@ class CodebookImports:
             return False
         name, given = self._wanted
         try:
-            if self._writer.active_generation() is None:
+            if self._store.generations.active() is None:
                 self._first_training.begin_with(*staged_codebooks(self._config, given))
         except _FAULTS as error:
             self._failed[name] = error_text(error)

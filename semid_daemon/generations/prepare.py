@@ -28,8 +28,9 @@ from semid_daemon.runtime.background import iterate_in_background, run_in_backgr
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.store.write.chunks import Chunk
-from semid_daemon.store.write.generations import Origin
-from semid_daemon.store.write.writer import Generation, Metric, Writer
+from semid_daemon.store.write.generations import Generation, Origin
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Metric
 
 Steps = Generator[None, None, None]
 
@@ -60,7 +61,7 @@ class GenerationBuilder:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         events: EventLog,
         device: Device,
         encoder: Callable[[int], Encoder],
@@ -72,7 +73,7 @@ class GenerationBuilder:
         tick: Tick,
     ) -> None:
         self._config = config
-        self._writer = writer
+        self._store = store
         self._events = events
         self._device = device
         self._encoder = encoder
@@ -95,9 +96,9 @@ class GenerationBuilder:
 
         Raises CannotPrepareError, RowsGoneError, RowsChangedError, OSError or MemoryError; nothing has changed then.
         """
-        active = self._writer.active_generation()
+        active = self._store.generations.active()
         assert active is not None
-        through, total_rows = self._writer.last_chunk(), active.items
+        through, total_rows = self._store.chunks.last_id(), active.items
         if origin == "imported":
             trained = yield from self._imported(imported, active, through, total_rows)
         else:
@@ -109,35 +110,35 @@ class GenerationBuilder:
             Encoder(trained.codebooks, self._device), trained.sample_ND, trained.rows, self._tick
         )
         fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
-        if fingerprint in self._writer.fingerprints():
+        if fingerprint in self._store.generations.fingerprints():
             raise CannotPrepareError(
                 "the codebooks came out as those of a generation that there is: nothing has changed"
             )
-        generation = self._writer.prepare_generation(
+        generation = self._store.generations.prepare(
             fingerprint,
             trained.codebooks,
             trained_rows=trained.rows,
             baseline=baseline,
             origin=origin,
-            based_on=active.generation,
+            based_on=active.number,
             trained_through=through,
             requested_by=requested_by,
             collisions=self._config.generations.collisions,
             bucket_capacity=self._config.generations.bucket_capacity,
         )
         self._events.info(
-            f"generation {generation.generation} prepared from {_ORIGINS[origin]}: {fingerprint};"
+            f"generation {generation.number} prepared from {_ORIGINS[origin]}: {fingerprint};"
             f" {active.items:,} items are encoded with it now, none of them changes before `semid promote`"
         )
 
     def _from_candidate(self, active: Generation, through: int, total_rows: int) -> Generator[None, None, _Trained]:
-        state = self._learner.candidate(active.generation)
+        state = self._learner.candidate(active.number)
         if state is None or not state.rows:
             raise CannotPrepareError(
-                f"nothing has been learned since generation {active.generation} was trained;"
+                f"nothing has been learned since generation {active.number} was trained;"
                 " `semid train --from anew` trains on the whole catalogue"
             )
-        codebooks = replace(self._encoder(active.generation).codebooks, centroids_LKD=state.centroids_LKD)
+        codebooks = replace(self._encoder(active.number).codebooks, centroids_LKD=state.centroids_LKD)
         sample_ND = yield from self._sample(active, through, total_rows, _BASELINE_ROWS)
         return _Trained(codebooks, total_rows, sample_ND)
 
@@ -158,7 +159,7 @@ class GenerationBuilder:
         if len(sample_ND) < quantizer.codebook_size:
             raise CannotPrepareError(f"{len(sample_ND):,} rows for {quantizer.codebook_size} codes")
         trainer = make_trainer(quantizer, training, self._device)
-        run = self._writer.next_training_run()
+        run = self._store.telemetry.next_training_run()
         steps: Iterator[TrainingStep] = iterate_in_background(trainer.train(sample_ND), self._tick)
         if len(sample_ND) < total_rows:
 
@@ -167,10 +168,10 @@ class GenerationBuilder:
 
             steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
         for step in self._watchdog.each(steps, "training: one step"):
-            self._writer.add_training_steps(run, [step])
+            self._store.telemetry.add_training_steps(run, [step])
             self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
             yield
-        old = self._encoder(active.generation)
+        old = self._encoder(active.number)
         few_ND = sample_ND[:: 1 + len(sample_ND) // (4 * _BASELINE_ROWS)]
         new_NL = yield from self._encoded(Encoder(trainer.codebooks, self._device), few_ND)
         old_NL = yield from self._encoded(old, few_ND)
@@ -213,11 +214,11 @@ class GenerationBuilder:
     def _catalogue(self, generation: Generation, through: int) -> Iterator[SourceChunk]:
         """The rows of a generation's items from chunks up to one, in the order of their commits."""
         after = 0
-        while chunks := self._writer.chunks_after(after, most=1_000):
+        while chunks := self._store.chunks.after(after, most=1_000):
             for chunk in chunks:
                 if chunk.id > through:
                     return
-                yield self._kept.read(chunk, generation.generation)
+                yield self._kept.read(chunk, generation.number)
                 self._tick()
             after = chunks[-1].id
 
@@ -225,52 +226,54 @@ class GenerationBuilder:
 
     def backfill(self, number: int) -> Steps:
         """Give a generation that is not active every item that the active one has, chunk by chunk."""
-        active = self._writer.active_generation()
+        active = self._store.generations.active()
         assert active is not None
         while True:
-            generation = self._writer.generation(number)
+            generation = self._store.generations.get(number)
             assert generation is not None
-            chunk = next(iter(self._writer.chunks_after(generation.encoded_through)), None)
+            chunk = next(iter(self._store.chunks.after(generation.encoded_through)), None)
             if chunk is None:
                 break
             self._doing("preparing", f"generation {number}: {generation.items:,} of {active.items:,} items")
-            self._encode_chunk(generation, chunk, self._kept.read(chunk, active.generation))
+            self._encode_chunk(generation, chunk, self._kept.read(chunk, active.number))
             yield
-        lacking = self._writer.lacks(number)
+        lacking = self._store.generations.lacking_items(number)
         if lacking:
-            raise RowsGoneError(f"generation {number} lacks {lacking:,} items of generation {active.generation}")
+            raise RowsGoneError(f"generation {number} lacks {lacking:,} items of generation {active.number}")
 
     def _encode_chunk(self, generation: Generation, chunk: Chunk, kept: SourceChunk) -> None:
-        number, batch = generation.generation, kept.batch
+        number, batch = generation.number, kept.batch
         if not batch.item_ids:
             codes_NL = np.empty((0, generation.layers), np.int32)
         else:
             with self._watchdog.watch(f"generation {number}: encoding chunk {chunk.id}"):
                 encoder = self._encoder(number)
                 codes_NL = run_in_background(lambda: encode_rows(encoder, batch.embeddings_ND), self._tick)
-        placement = self._writer.place_again(
+        plan = self._store.items.reassign(
             number, batch, codes_NL, kept.contents, self._learner.ranked(number, batch.embeddings_ND, codes_NL)
         )
         lesson = None
-        if chunk.id > generation.trained_through and not self._writer.was_trained_on(number, chunk.file_id):
+        if chunk.id > generation.trained_through and not self._store.generations.was_trained_on(number, chunk.file_id):
             with device_errors():
-                lesson = self._learner.learn(number, batch, codes_NL, placement)
-        self._writer.take_over(generation, chunk, batch, placement, None if lesson is None else lesson.learned)
+                lesson = self._learner.learn(number, batch, codes_NL, plan)
+        self._store.generations.backfill_chunk(
+            generation, chunk, batch, plan, None if lesson is None else lesson.learned
+        )
         self._learner.adopt(lesson)
 
     # -- comparing -----------------------------------------------------------------------------------
 
     def compare(self, old: int, new: int) -> Steps:
         """Measure both generations on the same rows, and keep how they compare."""
-        values = {(name, layer): [value, None] for name, layer, value in self._writer.figures(old)}
-        for name, layer, value in self._writer.figures(new):
+        values = {(name, layer): [value, None] for name, layer, value in self._store.comparisons.catalogue_metrics(old)}
+        for name, layer, value in self._store.comparisons.catalogue_metrics(new):
             values.setdefault((name, layer), [None, None])[1] = value
         values |= yield from self._churn(old, new)
         qualities = yield from self._qualities([old, new])
         for side, metrics in enumerate(qualities):
             for metric in metrics:
                 values.setdefault((metric.name, metric.layer), [None, None])[side] = metric.value
-        self._writer.set_comparison(
+        self._store.comparisons.set(
             old, new, [(name, layer, pair[0], pair[1]) for (name, layer), pair in values.items()]
         )
 
@@ -279,7 +282,7 @@ class GenerationBuilder:
         items, moved, after = 0, np.zeros(0, np.int64), ""
         whole = 0
         while True:
-            pairs, last = self._writer.churn_some(old, new, _ROWS_AT_ONCE, after)
+            pairs, last = self._store.items.semantic_id_pairs(old, new, _ROWS_AT_ONCE, after)
             if pairs:
                 befores, nows = ([semantic_id.split("-") for semantic_id in side] for side in zip(*pairs, strict=True))
                 common = min(len(befores[0]), len(nows[0]))
@@ -299,7 +302,7 @@ class GenerationBuilder:
     def measure(self, number: int) -> Steps:
         """Record a generation's quality on a sample of its items."""
         (metrics,) = yield from self._qualities([number])
-        self._writer.set_quality(number, metrics)
+        self._store.comparisons.set_quality(number, metrics)
 
     def _qualities(self, numbers: list[int]) -> Generator[None, None, list[list[Metric]]]:
         """Error and neighbour recall of generations on the same rows, in bounded time and memory."""
@@ -332,10 +335,10 @@ class GenerationBuilder:
 
     def _quality_rows(self) -> Generator[None, None, FloatArray]:
         """A sample of the catalogue's rows in random order, from so few chunks that reading them takes bounded time."""
-        active = self._writer.active_generation()
+        active = self._store.generations.active()
         assert active is not None
         random = np.random.default_rng(self._config.quantizer.seed)
-        sizes = self._writer.chunk_sizes()
+        sizes = self._store.chunks.sizes()
         most = min(_QUALITY_ROWS, _QUALITY_BYTES // (4 * active.dim))
         if len(sizes) > _QUALITY_CHUNKS:
             weights = np.array([size for _, size in sizes], dtype=np.float64)
@@ -343,8 +346,8 @@ class GenerationBuilder:
             sizes = [sizes[index] for index in np.sort(drawn)]
         total = sum(size for _, size in sizes)
         found = []
-        for chunk in self._writer.chunks([chunk_id for chunk_id, _ in sizes]):
-            rows_ND = self._kept.read(chunk, active.generation).batch.embeddings_ND
+        for chunk in self._store.chunks.by_ids([chunk_id for chunk_id, _ in sizes]):
+            rows_ND = self._kept.read(chunk, active.number).batch.embeddings_ND
             share = min(len(rows_ND), -(-most * len(rows_ND) // max(total, 1)))
             found.append(rows_ND[random.choice(len(rows_ND), share, replace=False)])
             yield
@@ -357,11 +360,11 @@ class GenerationBuilder:
 
     def delete(self, number: int) -> Steps:
         """Delete a generation's rows, then its codebooks."""
-        fingerprint = self._writer.fingerprint(number)
+        fingerprint = self._store.generations.fingerprint(number)
         after: tuple[int, str] | None = (0, "")
         while after is not None:
             self._doing("tidying", f"deleting generation {number}")
-            after = self._writer.delete_some(number, _ROWS_AT_ONCE, after)
+            after = self._store.generations.delete_rows(number, _ROWS_AT_ONCE, after)
             yield
         path = self._config.codebooks_dir / f"{fingerprint}.safetensors"
         path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import BadFileError, StoreError
-from semid_daemon.base.row_hash import content_hashes
+from semid_daemon.base.row_hash import row_hashes
 from semid_daemon.base.types import EmbeddingBatch, FloatArray
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.config import Config
@@ -19,7 +19,7 @@ from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.formats import SIDECAR_SUFFIXES
 from semid_daemon.ingest.open_embeddings import open_embeddings
 from semid_daemon.store.write.chunks import Chunk
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 
 class RowsGoneError(Exception):
@@ -41,9 +41,9 @@ class SourceChunk:
 class SourceRows:
     """Reads chunks again. A file stays open for as long as its chunks are asked for one after the other."""
 
-    def __init__(self, config: Config, writer: Writer, spool: Spool) -> None:
+    def __init__(self, config: Config, store: Store, spool: Spool) -> None:
         self._config = config
-        self._writer = writer
+        self._store = store
         self._spool = spool
         self._open: tuple[int, int, Iterator[EmbeddingBatch]] | None = None  # file, its next row, what is to come
         self._closing = contextlib.ExitStack()
@@ -58,13 +58,13 @@ class SourceRows:
 
         Raises RowsGoneError when they are not kept any more.
         """
-        record = self._writer.spool_record(chunk.id)
+        record = self._store.spool.record(chunk.id)
         if record is not None:
             try:
                 item_ids, rows_ND = self._spool.read(record)
             except (StoreError, OSError) as error:
                 raise RowsGoneError(str(error)) from error
-            contents = self._writer.contents_of(generation, chunk.id, item_ids)
+            contents = self._store.items.hashes_of_chunk(generation, chunk.id, item_ids)
             return _kept(chunk, item_ids, rows_ND, contents, range(len(item_ids)))
         failures = []
         for file in self._files(chunk):
@@ -74,9 +74,9 @@ class SourceRows:
                 self.close()
                 failures.append(f"{file.path}: {error}")
                 continue
-            contents = self._writer.contents_of(generation, chunk.id, batch.item_ids)
+            contents = self._store.items.hashes_of_chunk(generation, chunk.id, batch.item_ids)
             # The same item may come twice in a file; and the file may be another by now.
-            hashes = content_hashes(batch.embeddings_ND).tolist()
+            hashes = row_hashes(batch.embeddings_ND).tolist()
             positions = [
                 position
                 for position, item_id in enumerate(batch.item_ids)
@@ -91,7 +91,7 @@ class SourceRows:
             failures.append(f"{file.path}: not the file that was encoded")
         if self._is_superseded(chunk, generation):
             return _kept(chunk, [], np.empty((0, 1), np.float32), {}, ())
-        name = self._writer.content(chunk.file_id).names[0]
+        name = self._store.files.content(chunk.file_id).names[0]
         why = "; ".join(failures) if failures else f"neither in {self._config.done_dir} nor in {self._config.drop_dir}"
         raise RowsGoneError(
             f"{name}: its embeddings are not kept: {why}; put the file back into {self._config.done_dir}"
@@ -99,10 +99,10 @@ class SourceRows:
 
     def _is_superseded(self, chunk: Chunk, generation: int) -> bool:
         """Whether every row of the chunk has been replaced since."""
-        return not self._writer.has_items_of(generation, chunk.id)
+        return not self._store.items.has_rows_of_chunk(generation, chunk.id)
 
     def _files(self, chunk: Chunk) -> Iterator[DropFile]:
-        content = self._writer.content(chunk.file_id)
+        content = self._store.files.content(chunk.file_id)
         for name in content.names:
             yield from find_source(
                 name,

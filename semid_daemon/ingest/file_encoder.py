@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.base.row_hash import content_hashes
+from semid_daemon.base.row_hash import row_hashes
 from semid_daemon.base.types import CodeArray, EmbeddingBatch
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.config import Ingest
@@ -26,8 +26,11 @@ from semid_daemon.quantizer import Encoder, OnDevice, memory_for, reserve_core
 from semid_daemon.quantizer.device_faults import copied, device_errors, encode_rows
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.stage_timing import Stages
+from semid_daemon.store.write.candidates import CandidateUpdate
+from semid_daemon.store.write.files import LedgerFile
 from semid_daemon.store.write.placement import Integers
-from semid_daemon.store.write.writer import Learned, LedgerFile, Metric, Writer
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Metric
 
 _COMMIT_S = 0.5  # of chunks that are committed at once, after which none is added
 _PATIENCE_S = 0.2  # without a chunk, before the daemon looks after other things
@@ -45,7 +48,7 @@ class Encoded:
 
 
 def encode_steps(
-    writer: Writer,
+    store: Store,
     pending: PendingFile,
     *,
     generation: int,
@@ -67,19 +70,19 @@ def encode_steps(
     """
     name, signature = pending.file.name, signature_text(pending.file)
     with open_embeddings(pending.file) as (opened, source):
-        begun = writer.file(pending.ledger.id).generation or generation
+        begun = store.files.get(pending.ledger.id).generation or generation
         encode = encoder(begun)
         if source.rows and source.dim != encode.codebooks.dim:
             raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
         at_a_time = rows_at_once(settings, source.dim)
-        ledger = writer.begin_loading(
+        ledger = store.files.begin_loading(
             pending.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
         )
         at_a_time = ledger.chunk_rows or at_a_time  # as it was begun
         yield ledger.rows_done
         if ledger.status != "loading":
             return
-        is_new = not writer.was_trained_on(begun, ledger.id)
+        is_new = not store.generations.was_trained_on(begun, ledger.id)
         row, started = ledger.rows_done, time.monotonic()
 
         def commit(chunk: Encoded) -> int:
@@ -88,21 +91,21 @@ def encode_steps(
             batch, codes_NL = chunk.batch, chunk.codes_NL
             assert codes_NL is not None
             with stages.timed("commit"):
-                placement = writer.place(
+                plan = store.items.assign(
                     begun,
                     ledger.id,
                     batch,
                     codes_NL,
                     on_existing=settings.on_existing,
                     ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
-                    contents=chunk.contents,
+                    hashes_N=chunk.contents,
                 )
             learning = None
             if is_new:
                 what = f"{name}: learning from rows from {batch.first_row:,}"
                 within = partial(_at_work, "learn", stages, watchdog, what)
-                learning = learner.start(begun, batch, codes_NL, placement, within)
-            new = placement.new
+                learning = learner.start(begun, batch, codes_NL, plan, within)
+            new = plan.written
             spooled = None
             if spool is not None and new:
                 with stages.timed("commit"):
@@ -110,13 +113,13 @@ def encode_steps(
             opened.check_unchanged()
             elapsed_s = time.monotonic() - started
             with stages.timed("commit"):
-                writer.commit_chunk(
+                store.chunks.commit(
                     ledger,
                     batch,
                     codes_NL,
                     [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
-                    placement=placement,
-                    learned=partial(_learned, learning, stages),
+                    plan=plan,
+                    update=partial(_learned, learning, stages),
                     spooled=spooled,
                 )
             if learning is not None:
@@ -128,7 +131,7 @@ def encode_steps(
 
         at_once: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         if 2 * at_a_time <= settings.chunk_rows:
-            at_once = partial(_at_once, writer, learner, spool, stages)
+            at_once = partial(_at_once, store, learner, spool, stages)
         with contextlib.closing(
             _encoded(source, ledger, at_a_time, encode, settings, watchdog, stages, name)
         ) as chunks:
@@ -154,18 +157,18 @@ def encode_steps(
 
 
 @contextlib.contextmanager
-def _at_once(writer: Writer, learner: Learner, spool: Spool | None, stages: Stages) -> Iterator[None]:
+def _at_once(store: Store, learner: Learner, spool: Spool | None, stages: Stages) -> Iterator[None]:
     """One transaction for several chunks. What is remembered of them is forgotten when they are taken back."""
     end = None if spool is None else spool.end
     try:
         with contextlib.ExitStack() as transaction:
-            transaction.enter_context(writer.at_once())
+            transaction.enter_context(store.database.batch())
             yield
             with stages.timed("commit"):
                 transaction.close()
     except BaseException:
         learner.forget()
-        writer.forget_cached()
+        store.invalidate()
         if spool is not None:
             spool.reset(end)
         raise
@@ -185,7 +188,7 @@ def _at_work(stage: str, stages: Stages, watchdog: Watchdog, what: str) -> Itera
         yield
 
 
-def _learned(learning: Future[ChunkUpdate | None] | None, stages: Stages) -> Learned | None:
+def _learned(learning: Future[ChunkUpdate | None] | None, stages: Stages) -> CandidateUpdate | None:
     """What a chunk leaves, once it has been learned from: the last that its commit waits for."""
     if learning is None:
         return None
@@ -214,7 +217,7 @@ def _encoded(
                 if batch is None:
                     return
                 batch = usable(batch, settings)
-                chunk = Encoded(batch, content_hashes(batch.embeddings_ND))
+                chunk = Encoded(batch, row_hashes(batch.embeddings_ND))
             yield chunk
 
     def copy(chunk: Encoded) -> Encoded:

@@ -25,7 +25,8 @@ from semid_daemon.ingest.retry import GONE, retry
 from semid_daemon.ingest.source import DropDirectory
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
-from semid_daemon.store.write.writer import LedgerFile, Sighting, Writer
+from semid_daemon.store.write.files import LedgerFile, Sighting
+from semid_daemon.store.write.store import Store
 
 MOST_WAITING = 1_000
 _SMALL_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Intake:
     def __init__(
         self,
         config: Config,
-        writer: Writer,
+        store: Store,
         events: EventLog,
         progress: Progress,
         crash_marker: CrashMarker,
@@ -54,7 +55,7 @@ class Intake:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._writer = writer
+        self._store = store
         self._events = events
         self._progress = progress
         self._crash_marker = crash_marker
@@ -74,7 +75,7 @@ class Intake:
         self._scan_again = 0.0
         self.source = DropDirectory(config, events, tick)
         self.pending = PendingFiles()
-        self.quarantine = Quarantine(writer, events, crash_marker, config.ingest.chunk_rows, tick, stop.is_set)
+        self.quarantine = Quarantine(store, events, crash_marker, config.ingest.chunk_rows, tick, stop.is_set)
         self.unstable = False
         self.rejected = 0
         self.deferred = 0
@@ -120,7 +121,7 @@ class Intake:
             file = found.files.get(pending.file.name)
             if file is not None and signature_text(file) != signature_text(pending.file):
                 del self.pending[pending.ledger.id]
-                self._writer.defer(pending.ledger.id, _CHANGED)
+                self._store.files.defer(pending.ledger.id, _CHANGED)
 
     def _give_up_waiting(self) -> None:
         """The source is missing: what is there when it is back may be another directory."""
@@ -135,7 +136,7 @@ class Intake:
         gone = [pending for pending in self.pending.values() if pending.file.name not in found.files]
         for pending in gone:
             del self.pending[pending.ledger.id]
-            self._writer.defer(pending.ledger.id, GONE)
+            self._store.files.defer(pending.ledger.id, GONE)
 
     def _account(self, found: Scan) -> None:
         """Once, when all is taken up: what the ledger still waits for and is not there any more."""
@@ -143,16 +144,16 @@ class Intake:
             return
         self._accounted = True
         elsewhere = 0
-        for sighting in self._writer.unfinished_files():
+        for sighting in self._store.files.unfinished():
             ledger = sighting.ledger
             if ledger.id in self.pending or self._is_there(sighting, found):
                 continue
             if sighting.root != found.root:
                 elsewhere += 1
             elif ledger.digest.startswith("unread:"):
-                self._writer.forget_unread(sighting.name)
+                self._store.files.forget_unread(sighting.name)
             elif ledger.status != "deferred" or ledger.retry_at:
-                self._writer.defer(ledger.id, GONE)
+                self._store.files.defer(ledger.id, GONE)
         if elsewhere:
             self._events.warning(
                 f"source missing: {elsewhere:,} unfinished files were seen in another directory than what is now"
@@ -164,7 +165,7 @@ class Intake:
         file = found.files.get(sighting.name)
         if file is None:
             return False
-        known = self._writer.known_digest(file.name, signature_text(file))
+        known = self._store.files.known_digest(file.name, signature_text(file))
         return known is None or known.id == sighting.ledger.id
 
     def next_due_s(self) -> float:
@@ -223,7 +224,7 @@ class Intake:
         until = self._now() + _TOGETHER_S
         self._moves = []
         try:
-            with self._writer.together():
+            with self._store.database.batch(savepoints=True):
                 yield lambda: self._now() < until
         except BaseException:
             self._moves = None
@@ -271,13 +272,13 @@ class Intake:
                 if self._moves is None:
                     self._tick()
 
-            registered = register(self._writer, file, self._root, on_hashed, lambda: self._is_stable(file))
+            registered = register(self._store, file, self._root, on_hashed, lambda: self._is_stable(file))
         ledger = registered.ledger
         if ledger is not None:
             former = self._contents.get(file.name, ledger.id)
             self._contents[file.name] = ledger.id
             if former != ledger.id and former not in self.pending:
-                self._writer.defer(former, _CHANGED)
+                self._store.files.defer(former, _CHANGED)
         if ledger is None:
             self.unstable = True
         elif ledger.status == "done":
@@ -309,7 +310,7 @@ class Intake:
     def _quarantine(self, file: DropFile, how: str) -> None:
         """Reject a file without ever parsing it."""
         with self._progress.task(f"hashing {file.name}", file.signature.size_bytes, "bytes") as advance:
-            ledger = register_unopened(self._writer, file, self._root, advance)
+            ledger = register_unopened(self._store, file, self._root, advance)
         self.reject(PendingFile(file, ledger), f"{how}; look at it, then `semid retry` tries it again")
 
     # -- where files end ---------------------------------------------------------------------------
@@ -336,7 +337,7 @@ class Intake:
 
     def reject(self, pending: PendingFile, reason: str) -> None:
         """The file can never be used: the ledger says why, and the file goes to the rejected ones."""
-        self._writer.reject(pending.ledger.id, reason)
+        self._store.files.reject(pending.ledger.id, reason)
         self._reject_known(pending.file, pending.ledger, reason)
 
     def _reject_known(self, file: DropFile, ledger: LedgerFile, reason: str) -> None:
@@ -378,21 +379,21 @@ class Intake:
         if ledger is None:
             pause = self._put_off(file, f"deferred: {reason}")
             size_bytes = file.signature.size_bytes
-            self._writer.record_unread(file.name, size_bytes, self._root, reason, utc_in(pause))
+            self._store.files.record_unread(file.name, size_bytes, self._root, reason, utc_in(pause))
             return
         self.pending.pop(ledger.id, None)
-        pause = pause_s(self._config.ingest.retry_s, self._writer.file(ledger.id).failures + 1)
+        pause = pause_s(self._config.ingest.retry_s, self._store.files.get(ledger.id).failures + 1)
         self._not_before[file.name] = self._now() + pause
         self.deferred += 1
         # The ledger first: where even that fails, everything waits, and says so itself.
-        self._writer.defer(ledger.id, reason, utc_in(pause))
+        self._store.files.defer(ledger.id, reason, utc_in(pause))
         self._events.warning(f"{file.name}: deferred: {reason}; tried again in {pause:,.0f} s")
 
     # -- commands ----------------------------------------------------------------------------------
 
     def retry(self, names: list[str] | None) -> str:
         """Take deferred and rejected files up again, those of `names` or all; what came of it, in words."""
-        return retry(self._writer, self._config, names, self._forget)
+        return retry(self._store, self._config, names, self._forget)
 
     def _forget(self, name: str) -> None:
         for memory in (self._not_before, self._failures, self._handled):

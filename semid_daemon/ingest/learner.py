@@ -21,8 +21,11 @@ from semid_daemon.quantizer import (
     quantization_errors,
     worker_beside_others,
 )
-from semid_daemon.store.write.placement import Ranked
-from semid_daemon.store.write.writer import Candidate, Generation, Learned, Metric, Placement, Writer
+from semid_daemon.store.write.candidates import Candidate, CandidateUpdate
+from semid_daemon.store.write.generations import Generation
+from semid_daemon.store.write.placement import BucketPlan, Ranked
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Metric
 
 _FEWEST_ROWS = 256
 _FEW_ROWS = 1024  # which a thread is not worth
@@ -45,7 +48,7 @@ class GenerationState:
 class ChunkUpdate:
     """What a chunk leaves: `learned` to be committed with it, `state` for the learner to go on from afterwards."""
 
-    learned: Learned
+    learned: CandidateUpdate
     state: GenerationState
 
 
@@ -56,10 +59,10 @@ class Learner:
     remembered: it is read anew from the database.
     """
 
-    def __init__(self, config: Config, writer: Writer, device: Device, encoder: Callable[[int], Encoder]) -> None:
+    def __init__(self, config: Config, store: Store, device: Device, encoder: Callable[[int], Encoder]) -> None:
         self._settings = config.generations
         self._seed = config.quantizer.seed
-        self._writer = writer
+        self._store = store
         self._device = device
         self._encoder = encoder
         self._states: dict[int, GenerationState] = {}
@@ -83,13 +86,13 @@ class Learner:
         return rank
 
     def learn(
-        self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, placement: Placement
+        self, generation: int, batch: EmbeddingBatch, codes_NL: CodeArray, plan: BucketPlan
     ) -> ChunkUpdate | None:
         """What a chunk's new rows leave, to be committed with them; None where there are none.
 
         `codes_NL` are the rows' nearest codes. The rows are new to the generation: it was not trained on them.
         """
-        new = placement.new
+        new = plan.written
         state = self._state(generation) if new else None
         if state is None:
             return None
@@ -97,7 +100,7 @@ class Learner:
             rows_ND, codes = batch.embeddings_ND, codes_NL
         else:
             rows_ND, codes = batch.embeddings_ND[new], codes_NL[new]
-        state, learned = self._measure(state, rows_ND, codes, placement)
+        state, learned = self._measure(state, rows_ND, codes, plan)
         if self._settings.mode == "continual":
             state, learned = self._train(state, learned, rows_ND)
         return ChunkUpdate(learned, state)
@@ -107,7 +110,7 @@ class Learner:
         generation: int,
         batch: EmbeddingBatch,
         codes_NL: CodeArray,
-        placement: Placement,
+        plan: BucketPlan,
         within: Callable[[], AbstractContextManager[None]],
     ) -> Future[ChunkUpdate | None]:
         """`learn` in a thread of its own, or at once from few rows, inside of a context that `within` makes there."""
@@ -116,9 +119,9 @@ class Learner:
 
         def work() -> ChunkUpdate | None:
             with within():
-                return self.learn(generation, batch, codes_NL, placement)
+                return self.learn(generation, batch, codes_NL, plan)
 
-        if len(placement.new) > _FEW_ROWS:
+        if len(plan.written) > _FEW_ROWS:
             return self._pool.submit(work)
         done: Future[ChunkUpdate | None] = Future()
         done.set_result(work())
@@ -127,7 +130,7 @@ class Learner:
     def adopt(self, update: ChunkUpdate | None) -> None:
         """What `learn` gave is committed."""
         if update is not None:
-            self._states[update.state.generation.generation] = update.state
+            self._states[update.state.generation.number] = update.state
 
     def candidate(self, generation: int) -> CandidateState | None:
         """The candidate as far as it is committed, the rows that wait for its next step learned in."""
@@ -141,13 +144,13 @@ class Learner:
     # -- drift -------------------------------------------------------------------------------------
 
     def _measure(
-        self, state: GenerationState, rows_ND: FloatArray, codes_NL: CodeArray, placement: Placement
-    ) -> tuple[GenerationState, Learned]:
-        number = state.generation.generation
+        self, state: GenerationState, rows_ND: FloatArray, codes_NL: CodeArray, plan: BucketPlan
+    ) -> tuple[GenerationState, CandidateUpdate]:
+        number = state.generation.number
         most = max(_FEWEST_MEASURED, _MEASURED_VALUES // rows_ND.shape[1])
         some = slice(None, None, -(-len(rows_ND) // most))
         errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
-        assigned, collided = len(placement.plan.assign), placement.collisions
+        assigned, collided = len(plan.rows.assign), plan.collisions
         seen = seen_rows(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
         change = go_on(state.drift, seen, state.baseline, self._thresholds)
         metrics = {}
@@ -156,7 +159,7 @@ class Learner:
         events = []
         if change.alarm is not None and change.recent is not None:
             events.append(_said(number, change.recent, expected_ratio(state.baseline), change.alarm))
-        learned = Learned(drift=change.state.to_bytes(), metrics=metrics, events=events)
+        learned = CandidateUpdate(drift=change.state.to_bytes(), metrics=metrics, events=events)
         return replace(state, drift=change.state), learned
 
     def alarm(self, generation: int) -> bool:
@@ -166,7 +169,9 @@ class Learner:
 
     # -- the candidate -------------------------------------------------------------------------------
 
-    def _train(self, state: GenerationState, learned: Learned, rows_ND: FloatArray) -> tuple[GenerationState, Learned]:
+    def _train(
+        self, state: GenerationState, learned: CandidateUpdate, rows_ND: FloatArray
+    ) -> tuple[GenerationState, CandidateUpdate]:
         """A step, once rows enough have come: a candidate is written as a whole, which single rows are not worth."""
         generation = state.generation
         waiting = [*state.waiting, rows_ND]
@@ -178,7 +183,7 @@ class Learner:
         step = self._trainer(state).learn(state.candidate, together_ND)
         candidate = step.state
         revived = [Metric("revived", float(count), layer) for layer, count in enumerate(step.revived) if count]
-        metrics = {**learned.metrics, f"candidate-{generation.generation}": revived}
+        metrics = {**learned.metrics, f"candidate-{generation.number}": revived}
         losses = [TrainingStep(candidate.steps, layer, candidate.steps, loss) for layer, loss in enumerate(step.losses)]
         kept = Candidate(
             generation.fingerprint, candidate.centroids_LKD, candidate.counts_LK, candidate.steps, candidate.rows
@@ -189,7 +194,7 @@ class Learner:
 
     def _trainer(self, state: GenerationState) -> ContinualTrainer:
         return ContinualTrainer(
-            self._encoder(state.generation.generation).codebooks,
+            self._encoder(state.generation.number).codebooks,
             trained_rows=max(1, state.generation.trained_rows),
             forgetting=self._settings.forgetting,
             seed=self._seed,
@@ -199,10 +204,10 @@ class Learner:
     def _state(self, number: int) -> GenerationState | None:
         """What the database has of a generation; None where nothing is known of its training rows."""
         if number not in self._states:
-            generation, baseline = self._writer.generation(number), self._writer.baseline(number)
+            generation, baseline = self._store.generations.get(number), self._store.generations.baseline(number)
             if generation is None or baseline is None:
                 return None
-            kept, drift = self._writer.candidate(number), self._writer.drift(number)
+            kept, drift = self._store.candidates.get(number), self._store.candidates.drift(number)
             shape = generation.layers, generation.codebook_size
             self._states[number] = GenerationState(
                 generation=generation,
@@ -210,7 +215,7 @@ class Learner:
                 candidate=CandidateState(self._encoder(number).codebooks.centroids_LKD, baseline.counts_LK)
                 if kept is None
                 else CandidateState(kept.centroids_LKD, kept.counts_LK, kept.steps, kept.rows),
-                waiting=self._writer.waiting_rows(number, generation.dim),
+                waiting=self._store.candidates.waiting_rows(number, generation.dim),
                 drift=DriftState(nothing_seen(*shape), nothing_seen(*shape), alarm=False)
                 if drift is None
                 else DriftState.from_bytes(drift, *shape),

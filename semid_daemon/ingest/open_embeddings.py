@@ -17,8 +17,8 @@ from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.ingest.pending import PendingFile
-from semid_daemon.store.write.items import ZERO_VECTOR
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.chunks import ZERO_VECTOR
+from semid_daemon.store.write.store import Store
 
 _CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
 _FEWEST_ROWS = 64  # in a chunk, however long they are
@@ -70,7 +70,7 @@ def rows_at_once(settings: Ingest, dim: int) -> int:
 
 
 def survey(
-    writer: Writer, pending: PendingFile, settings: Ingest, check_dim: Callable[[int], None], tick: Tick
+    store: Store, pending: PendingFile, settings: Ingest, check_dim: Callable[[int], None], tick: Tick
 ) -> PendingFile:
     """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
     with open_embeddings(pending.file) as (opened, source):
@@ -81,8 +81,8 @@ def survey(
             rows += len(usable(batch, settings).item_ids)
             tick()
         opened.check_unchanged()
-        writer.set_surveyed(pending.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
-    return PendingFile(pending.file, writer.file(pending.ledger.id))
+        store.files.set_surveyed(pending.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
+    return PendingFile(pending.file, store.files.get(pending.ledger.id))
 
 
 def rows_of(pending: list[PendingFile], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:

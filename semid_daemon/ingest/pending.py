@@ -7,7 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from semid_daemon.base.drop_file import DropFile
-from semid_daemon.store.write.writer import LedgerFile
+from semid_daemon.store.write.files import LedgerFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from semid_daemon.drop.open_file import signature_text
 from semid_daemon.ingest import sandbox
 from semid_daemon.ingest.crash_marker import MOST_DEATHS, SUSPECT_DEATHS, CrashMarker
 from semid_daemon.runtime.events import EventLog
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 
 class Quarantine:
@@ -18,20 +18,20 @@ class Quarantine:
 
     def __init__(
         self,
-        writer: Writer,
+        store: Store,
         events: EventLog,
         crash_marker: CrashMarker,
         chunk_rows: int,
         tick: Tick,
         stopped: Callable[[], bool],
     ) -> None:
-        self._writer = writer
+        self._store = store
         self._events = events
         self._crash_marker = crash_marker
         self._chunk_rows = chunk_rows
         self._tick = tick
         self._stopped = stopped
-        self._deaths: dict[tuple[str, str], int] = writer.suspects()  # by name and signature
+        self._deaths: dict[tuple[str, str], int] = store.deaths.counts()  # by name and signature
 
     def __contains__(self, file: DropFile) -> bool:
         return (file.name, signature_text(file)) in self._deaths
@@ -42,7 +42,7 @@ class Quarantine:
         if left is None:
             return
         name, signature, row = left
-        deaths = self._writer.add_death(name, signature, row)
+        deaths = self._store.deaths.add(name, signature, row)
         self._deaths[name, signature] = deaths
         self._crash_marker.clear()
         self._events.warning(f"{name}: was in hand at row {row:,} when the daemon died; that happened {deaths}×")
@@ -61,6 +61,6 @@ class Quarantine:
         """Nothing is held against files of this name any more."""
         known = [key for key in self._deaths if key[0] == name]
         if known:
-            self._writer.clear_deaths(name)
+            self._store.deaths.clear(name)
             for key in known:
                 del self._deaths[key]

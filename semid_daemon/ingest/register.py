@@ -9,7 +9,8 @@ from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.drop.open_file import digest_of, open_drop_file, signature_text
 from semid_daemon.ingest.open_embeddings import source_of
-from semid_daemon.store.write.writer import LedgerFile, Writer
+from semid_daemon.store.write.files import LedgerFile
+from semid_daemon.store.write.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Registered:
 
 
 def register(
-    writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None], is_stable: Callable[[], bool]
+    store: Store, file: DropFile, root: str, on_hashed: Callable[[int], None], is_stable: Callable[[], bool]
 ) -> Registered:
     """Find the file's entry in the ledger by its content, or make one. A file whose signature is already in the
     ledger is not read again.
@@ -29,10 +30,10 @@ def register(
     A file shorter than it says is not registered until `is_stable` says that nobody is writing it any more.
     """
     signature = signature_text(file)
-    known = writer.known_digest(file.name, signature)
+    known = store.files.known_digest(file.name, signature)
     if known is not None:
         if known.status == "deferred" and known.retry_at is None:  # gone under another name, and still here
-            known = writer.record_sighting(file.name, signature, known.digest, file.signature.size_bytes, root)
+            known = store.files.record_sighting(file.name, signature, known.digest, file.signature.size_bytes, root)
         return Registered(known)
     problem: BadFileError | None = None
     with open_drop_file(file) as opened:
@@ -44,11 +45,13 @@ def register(
                 return Registered(None, error)
             problem = error
         digest = digest_of(opened, on_hashed)
-    return Registered(writer.record_sighting(file.name, signature, digest, file.signature.size_bytes, root), problem)
+    return Registered(
+        store.files.record_sighting(file.name, signature, digest, file.signature.size_bytes, root), problem
+    )
 
 
-def register_unopened(writer: Writer, file: DropFile, root: str, on_hashed: Callable[[int], None]) -> LedgerFile:
+def register_unopened(store: Store, file: DropFile, root: str, on_hashed: Callable[[int], None]) -> LedgerFile:
     """The file's entry in the ledger, from its bytes alone."""
     with open_drop_file(file) as opened:
         digest = digest_of(opened, on_hashed)
-    return writer.record_sighting(file.name, signature_text(file), digest, file.signature.size_bytes, root)
+    return store.files.record_sighting(file.name, signature_text(file), digest, file.signature.size_bytes, root)

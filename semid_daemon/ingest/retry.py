@@ -11,16 +11,17 @@ from semid_daemon.base.text import path_of, printable
 from semid_daemon.config import Config
 from semid_daemon.drop.dispose import bring_back
 from semid_daemon.formats import SIDECAR_SUFFIXES
-from semid_daemon.store.write.writer import Sighting, Writer
+from semid_daemon.store.write.files import Sighting
+from semid_daemon.store.write.store import Store
 
 GONE = "gone from the drop directory; taken up again when it is back"
 
 
-def retry(writer: Writer, config: Config, names: list[str] | None, forget: Callable[[str], None]) -> str:
+def retry(store: Store, config: Config, names: list[str] | None, forget: Callable[[str], None]) -> str:
     """Take up those of `names`, or all; what came of it, in words. `forget` what is remembered of a name."""
     # Names are given as they are or as the ledger shows them.
     shown = None if names is None else {name: {name, printable(Path(name))} for name in names}
-    found = writer.retriable(None if shown is None else sorted(set().union(*shown.values())))
+    found = store.files.retriable(None if shown is None else sorted(set().union(*shown.values())))
     again = brought = 0
     lacking, failed = [], []
     for sighting in found:
@@ -31,9 +32,9 @@ def retry(writer: Writer, config: Config, names: list[str] | None, forget: Calla
             continue
         brought += moved
         again += there
-        writer.readmit(sighting.ledger.id)
+        store.files.readmit(sighting.ledger.id)
         if not there:
-            writer.defer(sighting.ledger.id, GONE)
+            store.files.defer(sighting.ledger.id, GONE)
             lacking.append(sighting.name)
         forget(sighting.name)
     answer = f"{again:,} to be tried again"

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from semid_daemon.store.write.writer import Gauge, Writer
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Gauge
 
 _log = logging.getLogger("semid")
 _HEARTBEAT_S = 1.0
@@ -19,8 +20,8 @@ class EventLog:
     `gauges` are asked for their figures with every heartbeat, at most once a second.
     """
 
-    def __init__(self, writer: Writer, now: Callable[[], float] = time.monotonic) -> None:
-        self._writer = writer
+    def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
         self._now = now
         self._state = ""
         self._beat_at = -float("inf")
@@ -44,7 +45,7 @@ class EventLog:
         due = state != self._state or now - self._beat_at >= _HEARTBEAT_S
         if due:
             self._write()
-            self._writer.heartbeat(state, detail, self._figures(now, state))
+            self._store.daemon.heartbeat(state, detail, self._figures(now, state))
             self._state, self._beat_at = state, now
         return due
 
@@ -56,5 +57,5 @@ class EventLog:
         return self.figures
 
     def _write(self) -> None:
-        self._writer.add_events(self._unwritten)
+        self._store.telemetry.add_events(self._unwritten)
         self._unwritten.clear()

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from semid_daemon.store.write.writer import Gauge
+from semid_daemon.store.write.telemetry import Gauge
 
 
 class Host:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from semid_daemon.store.write.writer import Gauge, Metric
+from semid_daemon.store.write.telemetry import Gauge, Metric
 
 _WINDOW_S = 15.0
 STAGES = ("read", "copy", "encode", "learn", "commit")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from semid_daemon.runtime.progress import Advance, Progress
-from semid_daemon.store.write.writer import Gauge
+from semid_daemon.store.write.telemetry import Gauge
 
 _WINDOW_S = 15.0
 

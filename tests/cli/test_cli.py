@@ -18,7 +18,7 @@ import pytest
 from semid_daemon.base.text import printable
 from semid_daemon.cli.control import _dropped_name
 from semid_daemon.config import load_config
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
 # Run as a user's shell would, but with this interpreter.
@@ -330,15 +330,15 @@ def test_once_without_a_drop_directory(small: Path):
 
 
 def test_status_of_a_daemon_that_died(small: Path):
-    with Writer(small / "state" / "semid.db") as writer:
-        writer.daemon_started(1, "cpu", "1")
-        writer.heartbeat("encoding", "a.npz")
+    with Store(small / "state" / "semid.db") as store:
+        store.daemon.started(1, "cpu", "1")
+        store.daemon.heartbeat("encoding", "a.npz")
         fresh = semid("status", "-c", small / "semid.toml")
-        with writer._transaction() as connection:
+        with store.database.transaction() as connection:
             connection.execute("UPDATE _daemon SET heartbeat_at = '2026-01-01T00:00:00.000Z'")
         silent = semid("status", "-c", small / "semid.toml")
         as_json = json.loads(semid("status", "--json", "-c", small / "semid.toml").stdout)
-        with writer._transaction() as connection:
+        with store.database.transaction() as connection:
             connection.execute("UPDATE _daemon SET state = 'stopped'")
         stopped = semid("status", "-c", small / "semid.toml")
     assert "the daemon seems dead or stuck" not in fresh.stdout + stopped.stdout

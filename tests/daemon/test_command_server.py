@@ -11,7 +11,7 @@ import pytest
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandServer
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 
 @pytest.fixture
@@ -26,16 +26,18 @@ def desk(tmp_path: Path):
         return f"hello {arguments['whom']}"
 
     (tmp_path / "commands").mkdir()
-    with Writer(tmp_path / "semid.db") as writer:
-        desk = CommandServer(tmp_path / "commands", writer, {"greet": greet})
+    with Store(tmp_path / "semid.db") as store:
+        desk = CommandServer(tmp_path / "commands", store, {"greet": greet})
         desk.asked = asked
         desk.directory = tmp_path / "commands"
-        desk.writer = writer
+        desk.store = store
         yield desk
 
 
 def recorded(desk) -> list[tuple]:
-    return desk.writer._read("SELECT command, arguments, state, answer FROM commands ORDER BY requested_at, rowid")
+    return desk.store.database.read(
+        "SELECT command, arguments, state, answer FROM commands ORDER BY requested_at, rowid"
+    )
 
 
 def test_asked_carried_out_answered(desk, tmp_path: Path):
@@ -96,7 +98,7 @@ def test_things_that_are_no_files(desk):
 def test_carried_out_again_after_a_crash_in_between_but_not_after_the_answer(desk):
     name = send_command(desk.directory, "greet", {"whom": "a"})
     content = (desk.directory / name).read_bytes()
-    desk.writer.accept_command(name, "greet", "{}", json.loads(content)["requested_at"])  # then the process died
+    desk.store.commands.accept(name, "greet", "{}", json.loads(content)["requested_at"])  # then the process died
     desk.poll()
     assert len(desk.asked) == 1
     (desk.directory / name).write_bytes(content)  # the process died before it was removed
@@ -120,7 +122,7 @@ def test_half_characters_are_recorded_and_harm_nobody(desk):
     desk.poll()
     (_, _, state, _), (_, _, greeted, answer) = recorded(desk)
     assert (state, greeted, answer) == ("failed", "done", "hello \\udcff.npy")
-    assert desk.writer._read("SELECT name, requested_at FROM _commands")[0] == ("1.json", "1\\udfff")
+    assert desk.store.database.read("SELECT name, requested_at FROM _commands")[0] == ("1.json", "1\\udfff")
     assert list(desk.directory.iterdir()) == []
 
 
@@ -128,7 +130,9 @@ def test_what_is_recorded_is_bounded(desk):
     send_command(desk.directory, "c" * 1000, {})
     send_command(desk.directory, "greet", {"whom": "w" * 100_000})
     desk.poll()
-    lengths = desk.writer._read("SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id")
+    lengths = desk.store.database.read(
+        "SELECT length(command), length(arguments), length(answer) FROM _commands ORDER BY id"
+    )
     assert [lengths[0][0], *lengths[1][1:]] == [100, 10_000, 10_000]
 
 

@@ -16,13 +16,13 @@ from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.read.status import Reader, Status
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz
 
 
 def run_once(config: Config) -> None:
-    with Writer(config.database) as writer:
-        Service(config, writer, PlainProgress(), threading.Event(), once=True).run()
+    with Store(config.database) as store:
+        Service(config, store, PlainProgress(), threading.Event(), once=True).run()
 
 
 def status(config: Config) -> Status:
@@ -58,12 +58,12 @@ def test_a_paused_daemon_lives_and_does_nothing(catalogue: Config, clustered: Ro
 
     def work() -> None:
         try:
-            with Writer(catalogue.database) as writer:
-                Service(catalogue, writer, PlainProgress(), stop).run()
+            with Store(catalogue.database) as store:
+                Service(catalogue, store, PlainProgress(), stop).run()
         except BaseException as error:
             raised.append(error)
 
-    with Writer(catalogue.database):
+    with Store(catalogue.database):
         pass
     daemon = threading.Thread(target=work)
     daemon.start()

@@ -14,7 +14,7 @@ from semid_daemon.daemon.prometheus import Family, exposition
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.runtime.progress import PlainProgress
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -61,8 +61,8 @@ def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
     (config.drop_dir / "bad.npz").write_text("no archive")
 
     def run() -> None:
-        with Writer(config.database) as writer:
-            Service(config, writer, PlainProgress(), threading.Event(), once=True).run()
+        with Store(config.database) as store:
+            Service(config, store, PlainProgress(), threading.Event(), once=True).run()
 
     run()  # the directory is not there: told, and no more
     assert not (tmp_path / "collected").exists()
@@ -92,5 +92,5 @@ def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
         assert 0 <= of("drift_js", layer=layer) <= 1
     assert of("drift_error_ratio") > 0
     assert 0 < of("unique_rate") <= 1
-    with Writer(config.database) as writer:
-        assert [e for (e,) in writer._read("SELECT message FROM events") if "semid.prom: cannot be written" in e]
+    with Store(config.database) as store:
+        assert [e for (e,) in store.database.read("SELECT message FROM events") if "semid.prom: cannot be written" in e]

@@ -28,14 +28,15 @@ from semid_daemon.ingest.pending import PendingFile, PendingFiles
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import PlainProgress
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.chunks import Chunks
+from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
 
 def run(config: Config, stop: threading.Event | None = None) -> Outcome:
     make_directories(config)
-    with Writer(config.database) as writer:
-        return Service(config, writer, PlainProgress(), stop or threading.Event(), once=True).run()
+    with Store(config.database) as store:
+        return Service(config, store, PlainProgress(), stop or threading.Event(), once=True).run()
 
 
 def query(config: Config, sql: str) -> list[tuple]:
@@ -150,13 +151,13 @@ def test_stopped_between_chunks_it_goes_on_at_the_right_row(catalogue: Config, c
     run(catalogue)
     drop_npz(catalogue.drop_dir, "b.npz", ids("b", 170), clustered(170, 16, seed=2))
     stop = threading.Event()
-    commit_chunk = Writer.commit_chunk
+    commit_chunk = Chunks.commit
 
     def stop_after_first(*arguments, **options):
         stop.set()
         return commit_chunk(*arguments, **options)
 
-    monkeypatch.setattr(Writer, "commit_chunk", stop_after_first)
+    monkeypatch.setattr(Chunks, "commit", stop_after_first)
     run(catalogue, stop)
     monkeypatch.undo()
     assert query(catalogue, "SELECT status, rows_done FROM _files WHERE id = 2") == [("loading", 50)]
@@ -286,11 +287,11 @@ def intake(catalogue: Config) -> Iterator[Intake]:
     """The intake of a catalogue without a generation, by a clock that goes 10 s on with every look at it."""
     make_directories(catalogue)
     seconds = itertools.count(0, 10)
-    with Writer(catalogue.database) as writer, contextlib.closing(CrashMarker(catalogue.crash_marker)) as in_hand:
+    with Store(catalogue.database) as store, contextlib.closing(CrashMarker(catalogue.crash_marker)) as in_hand:
         yield Intake(
             catalogue,
-            writer,
-            EventLog(writer),
+            store,
+            EventLog(store),
             PlainProgress(),
             in_hand,
             lambda: None,

@@ -12,7 +12,7 @@ import torch
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, FloatArray
 from semid_daemon.codebooks.files import save_codebooks
 from semid_daemon.quantizer import LloydTrainer
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.export.published import K, Published, publish, read_back
 
 
@@ -43,15 +43,15 @@ def small(tmp_path: Path) -> Callable[..., Published]:
     def make(item_ids: list[str], codes: list[list[int]], **policy: object) -> Published:
         random = np.random.default_rng(0)
         codebooks = Codebooks(random.normal(size=(len(codes[0]), 4, 2)).astype(np.float32), False)
-        with Writer(tmp_path / "semid.db") as writer:
+        with Store(tmp_path / "semid.db") as store:
             fingerprint = save_codebooks(tmp_path / "codebooks", codebooks, {})
-            writer.publish_generation(fingerprint, codebooks, trained_rows=1, **policy)
-            ledger = writer.record_sighting("a.npz", "sig", "digest", 1)
+            store.generations.publish(fingerprint, codebooks, trained_rows=1, **policy)
+            ledger = store.files.record_sighting("a.npz", "sig", "digest", 1)
             rows = len(item_ids)
-            ledger = writer.begin_loading(ledger.id, rows=rows, dim=2, generation=1, chunk_rows=rows)
+            ledger = store.files.begin_loading(ledger.id, rows=rows, dim=2, generation=1, chunk_rows=rows)
             embeddings_ND = random.normal(size=(rows, 2)).astype(np.float32)
             batch = EmbeddingBatch(0, rows, item_ids, embeddings_ND)
-            writer.commit_chunk(ledger, batch, np.array(codes, dtype=np.int32))
+            store.chunks.commit(ledger, batch, np.array(codes, dtype=np.int32))
         return read_back(tmp_path / "semid.db", codebooks, embeddings_ND)
 
     return make

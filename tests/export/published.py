@@ -17,7 +17,7 @@ from semid_daemon.export.forms import form_named
 from semid_daemon.export.writing import Exported, export
 from semid_daemon.quantizer import Encoder
 from semid_daemon.store.read.export_items import Catalogue, Selection
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 EVERYTHING = Selection()
 
@@ -49,14 +49,16 @@ class Published:
 def publish(path: Path, codebooks: Codebooks, item_ids: list[str], embeddings_ND: FloatArray, step: int) -> Published:
     fingerprint = save_codebooks(path / "codebooks", codebooks, {})
     encoder = Encoder(codebooks, torch.device("cpu"))
-    with Writer(path / "semid.db") as writer:
-        writer.publish_generation(fingerprint, codebooks, trained_rows=len(item_ids))
-        ledger = writer.record_sighting("items.npz", "sig", "digest", 1)
-        ledger = writer.begin_loading(ledger.id, rows=len(item_ids), dim=codebooks.dim, generation=1, chunk_rows=step)
+    with Store(path / "semid.db") as store:
+        store.generations.publish(fingerprint, codebooks, trained_rows=len(item_ids))
+        ledger = store.files.record_sighting("items.npz", "sig", "digest", 1)
+        ledger = store.files.begin_loading(
+            ledger.id, rows=len(item_ids), dim=codebooks.dim, generation=1, chunk_rows=step
+        )
         for start in range(0, len(item_ids), step):
             part = slice(start, start + step)
             batch = EmbeddingBatch(start, len(item_ids[part]), item_ids[part], embeddings_ND[part])
-            writer.commit_chunk(writer.file(ledger.id), batch, encoder.encode(batch.embeddings_ND))
+            store.chunks.commit(store.files.get(ledger.id), batch, encoder.encode(batch.embeddings_ND))
     return read_back(path / "semid.db", codebooks, embeddings_ND)
 
 

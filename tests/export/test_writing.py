@@ -14,7 +14,7 @@ from semid_daemon.base.errors import SemidError
 from semid_daemon.base.types import EmbeddingBatch
 from semid_daemon.export.forms import FORMS, form_named
 from semid_daemon.store.read.export_items import Catalogue, Selection
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.export.published import Published, numbered, row_map, write
 
 
@@ -115,11 +115,11 @@ def test_a_database_whose_count_is_wrong_is_not_exported(small, tmp_path: Path):
 def test_what_the_snapshot_says_does_not_change_under_it(small, tmp_path: Path):
     published = small(["a", "b"], [[0, 1], [0, 2]])
     with Catalogue(published.database) as catalogue:
-        with Writer(published.database) as writer:
-            ledger = writer.record_sighting("b.npz", "sig", "other", 1)
-            ledger = writer.begin_loading(ledger.id, rows=1, dim=2, generation=1, chunk_rows=4)
+        with Store(published.database) as store:
+            ledger = store.files.record_sighting("b.npz", "sig", "other", 1)
+            ledger = store.files.begin_loading(ledger.id, rows=1, dim=2, generation=1, chunk_rows=4)
             batch = EmbeddingBatch(0, 1, ["c"], np.ones((1, 2), np.float32))
-            writer.commit_chunk(ledger, batch, np.array([[3, 3]], np.int32))
+            store.chunks.commit(ledger, batch, np.array([[3, 3]], np.int32))
         assert catalogue.count(Selection()) == 2
         assert [items.item_ids for items in catalogue.items(Selection())] == [["a", "b"]]
 
@@ -132,6 +132,6 @@ def test_generations_that_are_not_there(small, tmp_path: Path):
         connection.execute("UPDATE _generations SET status = 'preparing'")
     with pytest.raises(SemidError, match="generation 1 is being prepared"), Catalogue(published.database, 1):
         pass
-    Writer(tmp_path / "other.db").close()
+    Store(tmp_path / "other.db").close()
     with pytest.raises(SemidError, match="nothing is published yet"), Catalogue(tmp_path / "other.db"):
         pass

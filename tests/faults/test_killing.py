@@ -78,20 +78,20 @@ import sys
 import numpy as np
 from pathlib import Path
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
-with Writer(Path(sys.argv[1])) as writer:
-    if writer.active_generation() is None:
-        writer.publish_generation("f", Codebooks(np.zeros((2, 4, 3), np.float32), True), trained_rows=1)
+with Store(Path(sys.argv[1])) as store:
+    if store.generations.active() is None:
+        store.generations.publish("f", Codebooks(np.zeros((2, 4, 3), np.float32), True), trained_rows=1)
     random = np.random.default_rng()
-    ledger = writer.record_sighting("a.npz", "s", "d", 1)
-    ledger = writer.begin_loading(ledger.id, rows=10**6, dim=3, generation=1, chunk_rows=500)
+    ledger = store.files.record_sighting("a.npz", "s", "d", 1)
+    ledger = store.files.begin_loading(ledger.id, rows=10**6, dim=3, generation=1, chunk_rows=500)
     print("ready", flush=True)
     for row in range(ledger.rows_done, 10**6, 500):
         names = [f"item {number}" for number in range(row, row + 500)]
         batch = EmbeddingBatch(row, 500, names, random.normal(size=(500, 3)).astype(np.float32))
-        writer.commit_chunk(ledger, batch, random.integers(0, 4, size=(500, 2)).astype(np.int32))
-        writer.checkpoint()
+        store.chunks.commit(ledger, batch, random.integers(0, 4, size=(500, 2)).astype(np.int32))
+        store.database.checkpoint()
 """
 
 

@@ -30,7 +30,7 @@ from semid_daemon.quantizer import Encoder
 from semid_daemon.runtime.device_watchdog import EXIT_HUNG, Watchdog
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.write import database as connection
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
     SEMID,
@@ -447,8 +447,8 @@ def test_source_missing_is_told(catalogue: Config):
     """a drop directory that cannot be scanned: what `run --once` leaves behind says so"""
     catalogue.drop_dir.rmdir()
     catalogue.drop_dir.symlink_to(catalogue.root / "nowhere")
-    with Writer(prepared(catalogue)) as writer:
-        outcome = Service(catalogue, writer, PlainProgress(), threading.Event(), once=True).run()
+    with Store(prepared(catalogue)) as store:
+        outcome = Service(catalogue, store, PlainProgress(), threading.Event(), once=True).run()
     assert outcome.source_missing is not None
     assert "No such file" in outcome.source_missing
 
@@ -469,8 +469,8 @@ def test_the_daemon_attends_while_files_settle(tmp_path: Path, early: bool):
             time_s[0] += timeout or 0.0
             return self.is_set()
 
-    with Writer(prepared(config)) as writer:
-        service = Service(config, writer, PlainProgress(), Stop(), now=lambda: time_s[0])
+    with Store(prepared(config)) as store:
+        service = Service(config, store, PlainProgress(), Stop(), now=lambda: time_s[0])
         service._intake.unstable = True
         service._changed = Stop()
         if early:

@@ -20,7 +20,7 @@ from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import hold_state, make_directories
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
 NOT_YET = ("", "never started", "stopped", "starting")
@@ -42,8 +42,8 @@ def configured(root: Path, *changes: tuple[str, str]) -> Config:
 def run(config: Config) -> Outcome:
     """`semid run --once`, in this process."""
     make_directories(config)
-    with hold_state(config.state_dir) as lock, Writer(config.database) as writer:
-        return Service(config, writer, PlainProgress(), threading.Event(), lock, once=True).run()
+    with hold_state(config.state_dir) as lock, Store(config.database) as store:
+        return Service(config, store, PlainProgress(), threading.Event(), lock, once=True).run()
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ def live(config: Config) -> Iterator[threading.Thread]:
     def work() -> None:
         try:
             make_directories(config)
-            with hold_state(config.state_dir) as lock, Writer(config.database) as writer:
-                Service(config, writer, PlainProgress(), stop, lock).run()
+            with hold_state(config.state_dir) as lock, Store(config.database) as store:
+                Service(config, store, PlainProgress(), stop, lock).run()
         except BaseException as error:
             raised.append(error)
 

@@ -13,7 +13,8 @@ from semid_daemon.config import Config
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.chunks import Chunks
+from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import configured, query, run
 
@@ -116,14 +117,14 @@ def test_interrupted_or_not_the_candidate_is_the_same(tmp_path: Path, clustered:
         commits = iter(range(1000))
         with monkeypatch.context() as patch:
             if stops:
-                whole = Writer.commit_chunk
+                whole = Chunks.commit
 
                 def stopping(*arguments, whole=whole, commits=commits, stops=stops, **options):
                     if next(commits) in stops:
                         raise KeyboardInterrupt  # before anything is written, after everything was learned
                     return whole(*arguments, **options)
 
-                patch.setattr(Writer, "commit_chunk", stopping)
+                patch.setattr(Chunks, "commit", stopping)
             for _ in range(40):
                 try:
                     run(config)
@@ -271,22 +272,22 @@ def test_a_file_half_way_goes_on_with_the_new_generation(catalogue: Config, clus
     drop_npz(catalogue.drop_dir, "c.npz", ids("c", 200), clustered(200, 16, seed=3))
     commits = []
 
-    def twice(*arguments, whole=Writer.commit_chunk, **options):
+    def twice(*arguments, whole=Chunks.commit, **options):
         if len(commits) == 2:
             raise KeyboardInterrupt
         commits.append(1)
         return whole(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Writer, "commit_chunk", twice)
+        patch.setattr(Chunks, "commit", twice)
         patch.setattr(Intake, "is_small", lambda *_: False)  # its chunks are committed one by one
         with pytest.raises(KeyboardInterrupt):
             run(catalogue)
     assert query(catalogue, "SELECT rows_done, generation FROM _files WHERE id = 3") == [(100, 1)]
     # Promoted before the file goes on: as if the command had come first.
-    with Writer(catalogue.database) as writer:
+    with Store(catalogue.database) as store:
         monkeypatch.setattr("semid_daemon.daemon.service.Service._encode_some", lambda *_: False)
-        writer.close()
+        store.close()
     assert ask(catalogue, "promote")[0] == "done"
     monkeypatch.undo()
     run(catalogue)

@@ -12,7 +12,7 @@ from semid_daemon.config import Config
 from semid_daemon.daemon import service
 from semid_daemon.ingest import file_encoder as ingest
 from semid_daemon.ingest import open_embeddings
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.chunks import Chunks
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import assert_sound, assert_sound_after_restart, items, query, run, trained_catalogue
 
@@ -80,16 +80,16 @@ def test_what_fails_takes_its_group_back_and_is_done_anew(
 ):
     """The seventh chunk is the third of the second group. Afterwards all is as if nothing had happened."""
     left = [7]
-    commit_chunk = Writer.commit_chunk
+    commit_chunk = Chunks.commit
 
-    def failing(self: Writer, *arguments: object, **options: object) -> object:
+    def failing(self: Chunks, *arguments: object, **options: object) -> object:
         left[0] -= 1
         tally = commit_chunk(self, *arguments, **options)  # type: ignore[arg-type]
         if left[0] == 0:
             raise OSError("the disk is gone for a moment")
         return tally
 
-    monkeypatch.setattr(Writer, "commit_chunk", failing)
+    monkeypatch.setattr(Chunks, "commit", failing)
     run(wide)
     assert_sound(wide, 70 + 256)
     assert_sound_after_restart(wide, 70 + ROWS)

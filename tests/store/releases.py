@@ -47,7 +47,7 @@ def make(target: Path) -> None:
     from semid_daemon.daemon.service import Service
     from semid_daemon.daemon.state_lock import make_directories
     from semid_daemon.runtime.progress import PlainProgress
-    from semid_daemon.store.write.writer import Writer
+    from semid_daemon.store.write.store import Store
 
     rows_ND = np.random.default_rng(7).normal(size=(ITEMS, 8)).astype(np.float32)
     rows_ND[149] = rows_ND[3]
@@ -59,8 +59,8 @@ def make(target: Path) -> None:
             with (config.drop_dir / name).open("wb") as file:
                 np.savez(file, item_ids=ids, embeddings=rows_ND[begin:end])
         (config.drop_dir / "bad.npz").write_text("no archive")
-        with Writer(config.database) as writer:
-            Service(config, writer, PlainProgress(), threading.Event(), once=True).run()
+        with Store(config.database) as store:
+            Service(config, store, PlainProgress(), threading.Event(), once=True).run()
         compact = Path(directory) / "compact.db"
         connection = sqlite3.connect(config.database)
         connection.execute("VACUUM INTO ?", (str(compact),))

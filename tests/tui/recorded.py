@@ -14,7 +14,8 @@ import numpy as np
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.write.writer import Metric, Writer
+from semid_daemon.store.write.store import Store
+from semid_daemon.store.write.telemetry import Metric
 from semid_tui.app import MonitorApp
 from semid_tui.render.spans import Marker
 
@@ -33,39 +34,45 @@ def configured(root: Path) -> Config:
 def record(config: Config) -> None:
     """A catalogue with two generations, a live daemon that encodes, files in every state, and dead codes in layer 1."""
     random = np.random.default_rng(6)
-    with Writer(config.database) as writer:
-        writer.daemon_started(4711, "cpu (2 threads)", "0.1.0")
+    with Store(config.database) as store:
+        store.daemon.started(4711, "cpu (2 threads)", "0.1.0")
         losses = np.concatenate([scale * (0.2 + np.exp(-np.arange(400) / 60)) for scale in (1.0, 0.7, 0.5)])
         losses *= 1 + 0.05 * random.random(1200)
-        writer.add_training_steps(
+        store.telemetry.add_training_steps(
             "train-1",
             [TrainingStep(step + 1, step // 400, step % 400 + 1, float(loss)) for step, loss in enumerate(losses)],
         )
         codebooks = Codebooks(np.zeros((LAYERS, CODES, 4), dtype=np.float32), True)
-        writer.publish_generation("0f" * 16, codebooks, trained_rows=64)
-        encode(writer, "first.npz", [f"item-{number}" for number in range(64)], codes(random, 64), generation=1)
-        writer.publish_generation("1e" * 16, codebooks, trained_rows=ITEMS)
+        store.generations.publish("0f" * 16, codebooks, trained_rows=64)
+        encode(store, "first.npz", [f"item-{number}" for number in range(64)], codes(random, 64), generation=1)
+        store.generations.publish("1e" * 16, codebooks, trained_rows=ITEMS)
         ids = [f"item-{number}" for number in range(ITEMS - 2)] + ["Ünïcode-データ", "a[b]c"]
-        encode(writer, "items-a.parquet", ids, codes(random, ITEMS), generation=2)
-        later = writer.record_sighting("items-b.parquet", "sig", "later", 2_000_000)
-        later = writer.begin_loading(later.id, rows=1000, dim=4, generation=2, chunk_rows=100)
-        commit(writer, later, 0, [f"later-{number}" for number in range(100)], codes(random, 100))
+        encode(store, "items-a.parquet", ids, codes(random, ITEMS), generation=2)
+        later = store.files.record_sighting("items-b.parquet", "sig", "later", 2_000_000)
+        later = store.files.begin_loading(later.id, rows=1000, dim=4, generation=2, chunk_rows=100)
+        commit(store, later, 0, [f"later-{number}" for number in range(100)], codes(random, 100))
         for number in range(3):
-            writer.record_sighting(f"waiting-{number}.npz", "sig", f"w{number}", 1000)
-        writer.reject(writer.record_sighting("broken.npz", "sig", "b", 10).id, "wrong dimension: 512, expected 768")
-        writer.reject(writer.record_sighting(NASTY, "sig", "n", 10).id, f"cannot be read: {NASTY}")
+            store.files.record_sighting(f"waiting-{number}.npz", "sig", f"w{number}", 1000)
+        store.files.reject(
+            store.files.record_sighting("broken.npz", "sig", "b", 10).id, "wrong dimension: 512, expected 768"
+        )
+        store.files.reject(store.files.record_sighting(NASTY, "sig", "n", 10).id, f"cannot be read: {NASTY}")
         retry_at = (datetime.now(UTC) + timedelta(seconds=90)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        writer.defer(writer.record_sighting("disk.npz", "sig", "d", 10).id, "No space left on device", retry_at)
-        writer.add_events([("info", "generation 2 published after 1.2 s"), ("warning", "the disk is nearly full")])
-        writer.add_events([("error", f"{NASTY}: rejected")])
-        writer.accept_command("1.json", "retry", '{"all": true}', "2026-01-01T00:00:00.000Z")
-        writer.answer_command("1.json", "done", "2 files are tried again")
-        alive(writer)
+        store.files.defer(
+            store.files.record_sighting("disk.npz", "sig", "d", 10).id, "No space left on device", retry_at
+        )
+        store.telemetry.add_events(
+            [("info", "generation 2 published after 1.2 s"), ("warning", "the disk is nearly full")]
+        )
+        store.telemetry.add_events([("error", f"{NASTY}: rejected")])
+        store.commands.accept("1.json", "retry", '{"all": true}', "2026-01-01T00:00:00.000Z")
+        store.commands.answer("1.json", "done", "2 files are tried again")
+        alive(store)
 
 
-def alive(writer: Writer, state: str = "encoding") -> None:
+def alive(store: Store, state: str = "encoding") -> None:
     """A heartbeat of just now, with figures."""
-    writer.heartbeat(
+    store.daemon.heartbeat(
         state,
         "items-b.parquet",
         {
@@ -101,26 +108,26 @@ def codes(random: np.random.Generator, rows: int) -> np.ndarray:
     return codes_NL.astype(np.int32)
 
 
-def encode(writer: Writer, name: str, item_ids: list[str], codes_NL: np.ndarray, generation: int) -> None:
+def encode(store: Store, name: str, item_ids: list[str], codes_NL: np.ndarray, generation: int) -> None:
     """A file from its sighting to its end."""
-    ledger = writer.record_sighting(name, "sig", name, 1_000_000)
+    ledger = store.files.record_sighting(name, "sig", name, 1_000_000)
     rows = len(item_ids)
-    ledger = writer.begin_loading(ledger.id, rows=rows, dim=4, generation=generation, chunk_rows=rows)
-    commit(writer, ledger, 0, item_ids, codes_NL)
+    ledger = store.files.begin_loading(ledger.id, rows=rows, dim=4, generation=generation, chunk_rows=rows)
+    commit(store, ledger, 0, item_ids, codes_NL)
 
 
-def commit(writer: Writer, ledger: Any, first_row: int, item_ids: list[str], codes_NL: np.ndarray) -> None:
+def commit(store: Store, ledger: Any, first_row: int, item_ids: list[str], codes_NL: np.ndarray) -> None:
     embeddings_ND = np.random.default_rng(first_row).normal(size=(len(item_ids), 4)).astype(np.float32)
     batch = EmbeddingBatch(first_row, len(item_ids), item_ids, embeddings_ND)
-    writer.commit_chunk(ledger, batch, codes_NL, [Metric("rows_per_s", 48_100.0)])
+    store.chunks.commit(ledger, batch, codes_NL, [Metric("rows_per_s", 48_100.0)])
 
 
 def copy_of(recorded: Config, root: Path) -> Config:
     """The recorded catalogue again, its daemon's last heartbeat just now."""
     shutil.copytree(recorded.root, root, dirs_exist_ok=True)
     config = load_config(root / "semid.toml")
-    with Writer(config.database) as writer:
-        alive(writer)
+    with Store(config.database) as store:
+        alive(store)
     return config
 
 

@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from semid_daemon.config import Config
 from semid_daemon.daemon.command_server import CommandServer
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from semid_tui.data.commands import CommandGateway, ReadOnlyError
 from semid_tui.widgets.dialogs import ChoiceScreen, Palette
 from tests.tui.recorded import Looking, look
@@ -26,9 +26,9 @@ def requests(config: Config) -> list[tuple[str, dict]]:
 
 def answer_all(config: Config) -> None:
     """What the daemon does with commands."""
-    with Writer(config.database) as writer:
+    with Store(config.database) as store:
         handlers = {"retry": lambda arguments: "1 file is tried again", "pause": lambda arguments: "paused"}
-        CommandServer(config.commands_dir, writer, handlers).poll()
+        CommandServer(config.commands_dir, store, handlers).poll()
 
 
 async def answer_what_comes(see: Looking, config: Config) -> None:
@@ -70,9 +70,9 @@ def test_pause_and_one_that_fails(recorded: Config):
         await see.press("y")
         await answer_what_comes(see, recorded)
         await see.sees("pause · queued → accepted → done after", ": paused")
-        with Writer(recorded.database) as writer:
-            writer.set_paused(True)
-            writer.heartbeat("paused", "since now")
+        with Store(recorded.database) as store:
+            store.daemon.set_paused(True)
+            store.daemon.heartbeat("paused", "since now")
         await see.sees("PAUSED")
         await see.press("P")
         await see.sees("Resume the daemon's work?")
@@ -131,8 +131,8 @@ def test_a_directory_that_may_not_be_written_to_is_told(recorded: Config):
 
 def state_of(config: Config) -> str:
     """The database's content, and what lies beside it."""
-    with Writer(config.database) as writer:
-        dump = "\n".join(writer._connection.iterdump())
+    with Store(config.database) as store:
+        dump = "\n".join(store.database.connection.iterdump())
     names = sorted(str(path.relative_to(config.root)) for path in (config.root / "state" / "commands").rglob("*"))
     return hashlib.sha256("\n".join([dump, *names]).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from semid_daemon.config import Config
 from semid_daemon.store.layout import SCHEMA_VERSION
 from semid_daemon.store.read.connection import UnavailableError
 from semid_daemon.store.read.monitor import MonitorReader
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.tui.recorded import Looking, alive, execute, look
 
 
@@ -40,8 +40,8 @@ def test_none_yet_then_there_then_gone_then_another(recorded: Config):
             await see.press("escape", key)
         await see.press("1")
         assert "No database yet" in see.text
-        with Writer(recorded.database) as writer:  # begun anew
-            alive(writer, "idle")
+        with Store(recorded.database) as store:  # begun anew
+            alive(store, "idle")
         await see.sees("none yet: they come with the first training", "IDLE")
 
     look(recorded, script)
@@ -138,9 +138,9 @@ def test_nothing_is_held_between_two_looks(recorded: Config):
             await see.press("escape", key)
             await see.pilot.pause(0.1)
         for _ in range(20):
-            with Writer(recorded.database) as writer:
-                writer.add_events([("info", "more")])
-                busy, *_ = writer._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            with Store(recorded.database) as store:
+                store.telemetry.add_events([("info", "more")])
+                busy, *_ = store.database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 if not busy:
                     return
             await see.pilot.pause(0.02)

@@ -9,7 +9,7 @@ import pytest
 
 from semid_daemon.config import Config
 from semid_daemon.store.read.monitor import MonitorReader
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 from tests.tui.recorded import CODES, ITEMS, Looking, ago, configured, execute, look
 
 SIZES = [(60, 18), (80, 24), (120, 35), (160, 45)]
@@ -139,13 +139,13 @@ def test_old_data_never_looks_live(recorded: Config, age_s: float, state: str, s
 def test_what_changes_appears(recorded: Config):
     async def script(see: Looking) -> None:
         await see.sees("rejected 2")
-        with Writer(recorded.database) as writer:
-            writer.reject(writer.record_sighting("worse.npz", "sig", "x", 10).id, "no vectors")
-            writer.add_events([("info", "something new")])
+        with Store(recorded.database) as store:
+            store.files.reject(store.files.record_sighting("worse.npz", "sig", "x", 10).id, "no vectors")
+            store.telemetry.add_events([("info", "something new")])
             await see.sees("rejected 3", "worse.npz", "something new")
             await see.press("p")
             await see.sees("FROZEN")
-            writer.add_events([("info", "something newer")])
+            store.telemetry.add_events([("info", "something newer")])
             await see.pilot.pause(0.3)
             assert "something newer" not in see.text
             await see.press("p")
@@ -286,7 +286,7 @@ def test_names_from_outside_are_escaped_everywhere(recorded: Config):
 
 def test_an_empty_catalogue_explains_itself(tmp_path: Path):
     config = configured(tmp_path)
-    Writer(config.database).close()
+    Store(config.database).close()
 
     async def script(see: Looking) -> None:
         for number, says in {
@@ -366,8 +366,8 @@ def test_copy_write_screenshot_maximize(recorded: Config, tmp_path: Path, monkey
 
 
 def test_generations_compared_and_drifting(recorded: Config):
-    with Writer(recorded.database) as writer:
-        writer.set_comparison(1, 2, [("items", None, 64.0, 700.0), ("churn", 1, None, 0.25), ("error", None, 0.5, 0.4)])
+    with Store(recorded.database) as store:
+        store.comparisons.set(1, 2, [("items", None, 64.0, 700.0), ("churn", 1, None, 0.25), ("error", None, 0.5, 0.4)])
         for step in range(20):
             execute(
                 recorded,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 _ROWS = 128
+_LISTED_AT_ONCE = 50_000
 
 
 def insert_rows(
@@ -54,3 +56,9 @@ def _placeholders(width: int) -> str:
 
 def _in_rows(flat: list[Any], width: int) -> Iterator[list[Any]]:
     return (flat[start : start + width] for start in range(0, len(flat), width))
+
+
+def listed(values: Sequence[Any]) -> Iterator[str]:
+    """Values as JSON arrays for json_each, in slices: SQLite takes no text of more than 1,000,000,000 bytes."""
+    for start in range(0, len(values), _LISTED_AT_ONCE):
+        yield json.dumps(values[start : start + _LISTED_AT_ONCE], ensure_ascii=False)

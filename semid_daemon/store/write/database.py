@@ -1,20 +1,18 @@
-"""Opening the database for the one connection that writes, and that connection's transactions."""
+"""The one connection that writes: opening, transactions, reads, and the write-ahead log."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-from sqlite_utils import Database
+from typing import Any, Literal
 
 from semid_daemon.base.errors import MachineError, StoreError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION
+from semid_daemon.store.write.bulk import select_rows
 from semid_daemon.store.write.upgrade import Alive, upgrade
 
 _BUSY_TIMEOUT_S = 10.0
@@ -54,7 +52,7 @@ def store_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def connect_writer(path: Path, alive: Alive) -> Database:
+def connect(path: Path, alive: Alive) -> sqlite3.Connection:
     """Open the database for the one writing connection: WAL, FULL, migrated, checked; see `upgrade` for `alive`.
 
     Raises StoreError when the file is not a semid database, is damaged, or was written by a newer
@@ -72,14 +70,13 @@ def connect_writer(path: Path, alive: Alive) -> Database:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             connection.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
-            database = Database(connection, execute_plugins=False)
             if version < SCHEMA_VERSION:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 upgrade(connection, path, version, alive)
         except BaseException:
             connection.close()
             raise
-    return database
+    return connection
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -120,143 +117,142 @@ def _check_quickly(connection: sqlite3.Connection, path: Path) -> None:
             return
 
 
-class Transactions:
-    """The writing connection. Every public method of its subclasses is one transaction, or part of none."""
+class Database:
+    """One connection that writes. Its transactions nest: an inner one is part of the one around it."""
 
     def __init__(self, path: Path, alive: Alive = lambda doing: None) -> None:
-        self._path = path
-        self._database = connect_writer(path, alive)
-        self._connection: sqlite3.Connection = self._database.conn
-        self._data_version = self._read_one("PRAGMA data_version")[0]
-        self._together = False
-        self._at_once = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Open or create the database; see `connect` for the errors, and `upgrade` for `alive`."""
+        self.path = path
+        self.connection = connect(path, alive)
+        self._data_version = self.read_one("PRAGMA data_version")[0]
+        # How the next transaction begins: by itself, as a savepoint of a batch, or as part of the one around it.
+        self._next: Literal["begin", "savepoint", "join"] = "begin"
 
     def close(self) -> None:
-        """Close it, and leave the write-ahead log's files, emptied, where they are.
+        """Close the connection, and leave the emptied files of the write-ahead log where they are.
 
-        Whoever may only read needs them to be there. The last connection to close removes them unless it
-        only reads.
+        A user who may only read needs these files. The last connection to close removes them unless it only reads.
         """
         with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.connection.execute("PRAGMA busy_timeout = 0")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with contextlib.closing(
-                sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
             ) as reader:
                 reader.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-                self._connection.close()
-        self._connection.close()
+                self.connection.close()
+        self.connection.close()
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """All that is written inside is one transaction: all of it, or nothing when anything raises.
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit all that is written inside, or nothing when it raises.
 
-        Very many small writes cost one commit that way. Nothing of it is seen by others before the end, and what is
-        remembered of the database must be forgotten when this raises.
+        Inside another transaction it is part of that one. It can be rolled back by itself only in a batch with
+        savepoints; otherwise an exception must leave the outermost transaction. Raises MachineError or StoreError
+        for SQLite's errors.
         """
-        with self._transaction():
-            self._together = True
+        if self._next == "join":
+            yield self.connection
+            return
+        with self._savepoint() if self._next == "savepoint" else self._begin(), self._nested("join"):
+            yield self.connection
+
+    @contextlib.contextmanager
+    def batch(self, *, savepoints: bool = False) -> Iterator[None]:
+        """Make one transaction of all transactions inside; others see it at its end, or never when it raises.
+
+        Very many small transactions cost one commit that way. With savepoints, a transaction that raises is rolled
+        back by itself and the batch may go on. Without them, after any exception the caller must let the whole batch
+        roll back. Either way, cached state must be invalidated when the batch raises.
+        """
+        with self.transaction(), self._nested("savepoint" if savepoints else "join"):
+            yield
+        if not savepoints:
+            failpoint("committed")
+
+    @property
+    def joins(self) -> bool:
+        """Whether a transaction that begins now is part of the one around it, without a savepoint of its own."""
+        return self._next == "join"
+
+    @contextlib.contextmanager
+    def _nested(self, following: Literal["savepoint", "join"]) -> Iterator[None]:
+        before, self._next = self._next, following
+        try:
+            yield
+        finally:
+            self._next = before
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[None]:
+        with store_errors(self.path):
+            # IMMEDIATE: a deferred transaction that reads and then writes may find its snapshot stale.
+            self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            finally:
-                self._together = False
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """All that is written inside is one transaction, or one part of what is written together.
-
-        Unlike there, none of it can be taken back by itself: what raises must leave. What is remembered of the
-        database must be forgotten then.
-        """
-        with self._transaction():
-            self._at_once = True
-            try:
-                yield
-            finally:
-                self._at_once = False
-        failpoint("committed")
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self._at_once:
-            yield self._connection
-            return
-        if self._together:
-            with self._part():
-                yield self._connection
-            return
-        with store_errors(self._path):
-            # IMMEDIATE: sqlite-utils' atomic() begins deferred, where a read then a write may find the
-            # snapshot stale.
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
                 failpoint("committing")
-                self._connection.execute("COMMIT")
+                self.connection.execute("COMMIT")
             except BaseException:
                 # After SQLITE_FULL and its like SQLite has rolled back already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
-    def _part(self) -> Iterator[None]:
-        """A transaction that is part of a larger one: what raises inside takes this part back."""
-        if not self._connection.in_transaction:
-            raise MachineError(f"{self._path}: what was to be written together was taken back")
-        with store_errors(self._path):
-            self._connection.execute("SAVEPOINT part")
+    def _savepoint(self) -> Iterator[None]:
+        if not self.connection.in_transaction:
+            raise MachineError(f"{self.path}: the batch was rolled back; nothing more is written to it")
+        with store_errors(self.path):
+            self.connection.execute("SAVEPOINT part")
             try:
                 yield
                 failpoint("committing")
-                self._connection.execute("RELEASE part")
+                self.connection.execute("RELEASE part")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK TO part")
-                    self._connection.execute("RELEASE part")
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK TO part")
+                    self.connection.execute("RELEASE part")
                 raise
 
-    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        # All at once: a half-read cursor would pin the write-ahead log.
-        with store_errors(self._path):
-            return self._connection.execute(sql, values).fetchall()
+    def read(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query. None is left to fetch: a half-read cursor would pin the write-ahead log."""
+        with store_errors(self.path):
+            return self.connection.execute(sql, values).fetchall()
 
-    def _read_one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
-        rows = self._read(sql, values)
+    def read_one(self, sql: str, *values: Any) -> Any:
+        """The first row of a query as a tuple, None when there is none."""
+        rows = self.read(sql, *values)
         return rows[0] if rows else None
 
+    def read_joined(self, sql: str, columns: Sequence[Sequence[Any]], *values: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query over the rows of `columns`; see `select_rows`."""
+        with store_errors(self.path):
+            return list(select_rows(self.connection, sql, columns, *values))
+
     def written_by_others(self) -> bool:
-        """Whether another connection has written to the database since this was last asked."""
-        before, self._data_version = self._data_version, self._read_one("PRAGMA data_version")[0]
+        """Whether another connection has written to the database since the last call."""
+        before, self._data_version = self._data_version, self.read_one("PRAGMA data_version")[0]
         return bool(before != self._data_version)
 
     def limit_wal(self, most_bytes: int) -> None:
-        """Have the write-ahead log checkpointed well before it comes to a size."""
-        (page_bytes,) = self._read_one("PRAGMA page_size")
-        self._read(f"PRAGMA wal_autocheckpoint = {min(_WAL_BYTES, most_bytes // 4) // page_bytes}")
+        """Checkpoint the write-ahead log automatically, well before it grows to `most_bytes`."""
+        (page_bytes,) = self.read_one("PRAGMA page_size")
+        self.read(f"PRAGMA wal_autocheckpoint = {min(_WAL_BYTES, most_bytes // 4) // page_bytes}")
 
     def wal_bytes(self) -> int:
-        """The size of the write-ahead log, which grows while some reader holds an old snapshot."""
+        """The size of the write-ahead log, which grows while a reader holds an old snapshot."""
         try:
-            return self._path.with_name(self._path.name + "-wal").stat().st_size
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
         except FileNotFoundError:
             return 0
 
     def checkpoint(self) -> bool:
         """Move the write-ahead log into the database and empty it; False while a reader stands in the way."""
-        with store_errors(self._path):
-            self._connection.execute("PRAGMA busy_timeout = 0")
+        with store_errors(self.path):
+            self.connection.execute("PRAGMA busy_timeout = 0")
             try:
                 failpoint("checkpointing")
-                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+                self.connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
         return not busy

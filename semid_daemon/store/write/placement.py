@@ -1,10 +1,9 @@
-"""Where a chunk's rows go: which get, keep or change an ID, and in which bucket. Decided here, written later."""
+"""Where a chunk's rows go: which of them assign, keep or replace an ID, and in which bucket. Pure functions."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -12,93 +11,96 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from semid_daemon.base.row_hash import content_hashes
-from semid_daemon.base.types import CodeArray, EmbeddingBatch, FloatArray
-from semid_daemon.store.write.bulk import select_rows
-from semid_daemon.store.write.database import Transactions, store_errors
+from semid_daemon.base.types import CodeArray
 
 OnExisting = Literal["keep", "replace"]
 Collisions = Literal["suffix", "next-best", "shared"]
-Ranked = Callable[[int], npt.NDArray[np.integer[Any]]]
+Ranked = Callable[[int], npt.NDArray[np.integer[Any]]]  # all last codes (K) by their distance to the row at a position
 Integers = npt.NDArray[np.int64]
+
+# Shape suffixes: N usable rows of a chunk, W rows of it that are written, S distinct semantic IDs, L layers.
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """An item that has an ID: which, and the ledger ID of the file that its row came from."""
+class KnownItem:
+    """An item that has an ID in a generation."""
 
     semantic_id: str
     suffix: int
-    content: int
-    file_id: int
+    row_hash: int  # of its embedding
+    file_id: int  # the ledger ID of the file that its row came from
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a chunk's rows do: positions of rows that assign an ID, or replace that of a known item, and counts."""
+class RowPlan:
+    """What a chunk's rows do to their items: positions of the rows that are written, and counts of rows."""
 
-    assign: list[int]
-    replace: list[int]
-    kept: int
-    replaced: int
-    repeated: int
+    assign: list[int]  # rows that give a new item its ID
+    replace: list[int]  # rows that replace the ID of a known item
+    kept: int  # rows whose item keeps the ID that it has
+    replaced: int  # rows whose item had an ID and follows the newer row
+    repeated: int  # rows whose item occurred earlier in the same file
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """What a chunk does to a generation's buckets. Holds until the next write to that generation.
+class RowGroups:
+    """The written rows by their buckets."""
 
-    `new` are the positions in the chunk of the rows that are written, in order: those whose embeddings are new to the
-    catalogue. `semantic_ids`, `suffixes` and `contents` (hash of the embedding) are theirs; `codes_NL` (N×L) all
-    rows'. `in_order` are the indexes of `new` in the order of semantic IDs. `comes` are the positions of those that
-    enter a bucket, `moves` of those that leave one for it. `embeddings` are the distinct (semantic ID, content) that
-    come: how many are new for certain, and those of which the bucket must be asked. `buckets` are how those that
-    change are afterwards (semantic IDs, items, next suffixes), without those that come to hold their first item, as
-    most do; `sizes` the items of all that change, before and after. `collisions` counts new items that share their
-    semantic ID.
-    """
+    bucket_names: list[str]  # S semantic IDs that change: those of the rows, sorted by codes, then those only left
+    bucket_W: Integers  # the index of each row's bucket
+    semantic_ids: list[str]  # of each row
+    enters_W: npt.NDArray[np.bool_]  # False where a replaced item stays in its bucket
+    old_suffix_W: Integers  # of a replaced item, 0 for a new one
+    moving: list[int]  # positions of the rows whose item leaves a bucket for another
+    left_S: Integers  # items that leave each bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The state of S buckets before a chunk."""
+
+    sizes_S: Integers  # items
+    next_S: Integers  # next suffixes, 0 where there never was an item
+    is_single_S: npt.NDArray[np.bool_]  # whether it has only ever had one item, and has it still
+    hashes_S: Integers  # the row hash of that single item
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlan:
+    """What a chunk does to a generation's buckets. It holds until the next write to that generation."""
 
     generation: int
-    plan: Plan
-    known: Mapping[str, Known]
-    codes_NL: CodeArray
-    new: list[int]
-    in_order: list[int]
-    semantic_ids: list[str]
-    suffixes: list[int]
-    contents: list[int]
-    moves: list[int]
-    comes: list[int]
-    embeddings: tuple[int, list[str], list[int]]
-    buckets: tuple[list[str], list[int], list[int]]
-    sizes: tuple[Integers, Integers]
-    collisions: int
+    rows: RowPlan
+    before: Mapping[int, KnownItem]  # the state of the items that are replaced, by the position of the row
+    codes_NL: CodeArray  # of all rows, as the collision policy leaves them
+    written: list[int]  # positions of the rows that are written, ascending; all following lists of W are theirs
+    in_order: list[int]  # indexes into `written`, sorted by codes
+    semantic_ids: list[str]  # W
+    suffixes: list[int]  # W
+    row_hashes: list[int]  # W
+    moving: list[int]  # positions of the rows whose item leaves a bucket for another
+    entering: list[int]  # positions of the rows that enter a bucket
+    new_embeddings: int  # distinct pairs of a semantic ID and a row hash that are certainly new
+    unsure_ids: list[str]  # the semantic IDs of the distinct pairs that an item may have already
+    unsure_hashes: list[int]  # the row hashes of these pairs
+    stored_buckets: list[str]  # buckets that need a row of their own: all but those with their first item only
+    stored_sizes: list[int]  # their items after the chunk
+    stored_next: list[int]  # their next suffixes after the chunk
+    sizes_before_S: Integers  # items of all buckets that change
+    sizes_after_S: Integers
+    collisions: int  # new items that share their semantic ID with an earlier one
 
 
-@dataclass(frozen=True, slots=True)
-class _Buckets:
-    """How some buckets are (S each): sizes and next suffixes, 0 where there never was one.
-
-    Most have never had but one item, and have it still: `is_single_S`, with the hash of its embedding.
-    """
-
-    sizes_S: Integers
-    next_S: Integers
-    is_single_S: npt.NDArray[np.bool_]
-    contents_S: Integers
-
-
-_LISTED_AT_ONCE = 50_000
-
-
-def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int, on_existing: OnExisting) -> Plan:
-    """Decide by policy. `repeated` counts rows whose item occurred earlier in the same file.
+def plan_rows(
+    item_ids: Sequence[str], known: Mapping[str, KnownItem], file_id: int, on_existing: OnExisting
+) -> RowPlan:
+    """Decide which rows are written.
 
     "keep": the first row of an item wins, for ever. "replace": the last row of the newest file does,
     newest by ledger ID, whatever the order in which files are worked on.
     """
     if not known and len(set(item_ids)) == len(item_ids):
-        return Plan(list(range(len(item_ids))), [], 0, 0, 0)
+        return RowPlan(list(range(len(item_ids))), [], 0, 0, 0)
     positions: dict[str, list[int]] = {}
     for position, item_id in enumerate(item_ids):
         positions.setdefault(item_id, []).append(position)
@@ -116,217 +118,130 @@ def plan_rows(item_ids: Sequence[str], known: Mapping[str, Known], file_id: int,
             replaced += others
         else:
             kept += others
-    return Plan(assign, replace, kept, replaced, repeated)
+    return RowPlan(assign, replace, kept, replaced, repeated)
 
 
-def content_hash(embedding_D: FloatArray) -> int:
-    """The hash of one embedding (D float32)."""
-    return int(content_hashes(embedding_D[None])[0])
+def next_best_codes(
+    codes_NL: CodeArray,
+    written: Sequence[int],
+    before: Iterable[KnownItem],
+    capacity: int,
+    ranked: Ranked,
+    last_codes: Callable[[str], dict[int, int]],
+) -> CodeArray:
+    """Codes (N×L) in which crowded rows have another last code, decided row by row in their order.
+
+    `before` are the items that are replaced; `last_codes(prefix)` returns the items per last code below a prefix.
+    """
+    sizes_by_prefix: dict[str, dict[int, int]] = {}
+
+    def bucket(semantic_id: str) -> tuple[dict[int, int], int]:
+        prefix, _, last = semantic_id.rpartition("-")
+        if prefix not in sizes_by_prefix:
+            sizes_by_prefix[prefix] = last_codes(prefix)
+        return sizes_by_prefix[prefix], int(last)
+
+    for item in before:
+        sizes, last = bucket(item.semantic_id)
+        sizes[last] -= 1
+    chosen_NL = codes_NL.copy()
+    for position in written:
+        sizes, last = bucket("-".join(map(str, codes_NL[position].tolist())))
+        if sizes.get(last, 0) >= capacity:
+            order = ranked(position).tolist()
+            last = next((code for code in order if sizes.get(code, 0) < capacity), last)
+            chosen_NL[position, -1] = last
+        sizes[last] = sizes.get(last, 0) + 1
+    return chosen_NL
 
 
-def listed(values: Sequence[Any]) -> Iterator[str]:
-    """Values as JSON arrays for json_each, in slices: SQLite takes no text of more than 1,000,000,000 bytes."""
-    for start in range(0, len(values), _LISTED_AT_ONCE):
-        yield json.dumps(values[start : start + _LISTED_AT_ONCE], ensure_ascii=False)
+def group_rows(codes_NL: CodeArray, written: Sequence[int], before: Mapping[int, KnownItem]) -> RowGroups:
+    """Group the written rows by their semantic IDs. `before` are the replaced items by the position of their row."""
+    names, bucket_W = _semantic_ids(codes_NL[written])
+    semantic_ids: list[str] = np.array(names, dtype=object)[bucket_W].tolist()
+    enters_W, old_suffix_W = np.ones(len(written), bool), np.zeros(len(written), np.int64)
+    moving = []
+    for index, position in enumerate(written) if before else ():
+        if position in before:
+            enters_W[index] = before[position].semantic_id != semantic_ids[index]
+            old_suffix_W[index] = before[position].suffix
+            if enters_W[index]:
+                moving.append(position)
+    left = Counter(before[position].semantic_id for position in moving)
+    bucket_names = names + sorted(set(left).difference(names)) if left else names
+    left_S = np.array([left[name] for name in bucket_names] if left else np.zeros(len(names)), np.int64)
+    return RowGroups(bucket_names, bucket_W, semantic_ids, enters_W, old_suffix_W, moving, left_S)
 
 
-class Placements(Transactions):
-    """Reads what is where, and decides where rows go."""
+def plan_buckets(
+    generation: int,
+    rows: RowPlan,
+    before: Mapping[int, KnownItem],
+    written: list[int],
+    codes_NL: CodeArray,
+    groups: RowGroups,
+    buckets: Buckets,
+    hashes_W: Integers,
+    *,
+    shared: bool,
+) -> BucketPlan:
+    """Decide suffixes and the new state of the buckets. With `shared`, all items of a bucket have suffix 0."""
+    bucket_W = groups.bucket_W
+    entering_W = np.flatnonzero(groups.enters_W)
+    bucket_of_entering = bucket_W[entering_W]
+    # Suffixes go on from the bucket's next one, in the order of the rows that enter it. A replaced item that stays in
+    # its bucket keeps its suffix.
+    rank, entered_S = _ranks(bucket_of_entering, len(groups.bucket_names))
+    suffix_W = groups.old_suffix_W.copy()
+    suffix_W[entering_W] = 0 if shared else buckets.next_S[bucket_of_entering] + rank
+    after_S, next_S = buckets.sizes_S - groups.left_S + entered_S, buckets.next_S + entered_S
+    is_crowded = (buckets.sizes_S - groups.left_S)[bucket_of_entering] + rank > 0
+    if before:
+        is_crowded &= np.array([written[index] not in before for index in entering_W.tolist()], bool)
+    stored_S = np.flatnonzero((next_S > 1) | (after_S != 1))
+    in_order_W = np.lexsort((hashes_W, bucket_W))  # stable: equal ones stay in the order of the rows
+    distinct_W = _distinct(in_order_W, bucket_W, hashes_W)
+    new_embeddings, unsure_W = _new_embeddings(distinct_W, bucket_W, hashes_W, buckets, is_replacing=bool(before))
+    return BucketPlan(
+        generation=generation,
+        rows=rows,
+        before=before,
+        codes_NL=codes_NL,
+        written=written,
+        in_order=in_order_W.tolist(),
+        semantic_ids=groups.semantic_ids,
+        suffixes=suffix_W.tolist(),
+        row_hashes=hashes_W.tolist(),
+        moving=groups.moving,
+        entering=[written[index] for index in entering_W.tolist()] if before else written,
+        new_embeddings=new_embeddings,
+        unsure_ids=[groups.semantic_ids[index] for index in unsure_W.tolist()],
+        unsure_hashes=hashes_W[unsure_W].tolist(),
+        stored_buckets=[groups.bucket_names[index] for index in stored_S.tolist()],
+        stored_sizes=after_S[stored_S].tolist(),
+        stored_next=next_S[stored_S].tolist(),
+        sizes_before_S=buckets.sizes_S,
+        sizes_after_S=after_S,
+        collisions=int(np.count_nonzero(is_crowded)),
+    )
 
-    def place(
-        self,
-        generation: int,
-        file_id: int,
-        batch: EmbeddingBatch,
-        codes_NL: CodeArray,
-        *,
-        on_existing: OnExisting = "keep",
-        ranked: Ranked | None = None,
-        contents: Integers | None = None,
-    ) -> Placement:
-        """Decide where a file's rows go in a generation, by its collision policy. `codes_NL` are their nearest codes.
 
-        "suffix" and "shared": to the bucket of their nearest codes. "next-best": while that is full, to the nearest
-        last code with room, by `ranked(position)`, which gives all last codes (K) in order of their distance to a
-        row; where all are full, to their nearest after all. `contents` are the hashes of the embeddings, where they
-        are known already.
-        """
-        known = self._known_items(generation, batch.item_ids)
-        plan = plan_rows(batch.item_ids, known, file_id, on_existing)
-        return self._placed(generation, batch, codes_NL, known, plan, ranked, contents)
+def _new_embeddings(
+    distinct_W: Integers, bucket_W: Integers, hashes_W: Integers, buckets: Buckets, *, is_replacing: bool
+) -> tuple[int, Integers]:
+    """The number of distinct embeddings certainly new to their bucket, and the rows whose bucket must be looked up.
 
-    def place_again(
-        self,
-        generation: int,
-        batch: EmbeddingBatch,
-        codes_NL: CodeArray,
-        contents: Sequence[int],
-        ranked: Ranked | None = None,
-    ) -> Placement:
-        """The same for rows of a catalogue that another generation takes over: each row is its item's, whatever it had.
-
-        The item IDs of the batch are distinct; `contents` are the hashes of the embeddings as they came.
-        """
-        known = self._known_items(generation, batch.item_ids)
-        assign = [position for position, item_id in enumerate(batch.item_ids) if item_id not in known]
-        replace = [position for position, item_id in enumerate(batch.item_ids) if item_id in known]
-        plan = Plan(assign, replace, 0, len(replace), 0)
-        return self._placed(generation, batch, codes_NL, known, plan, ranked, contents)
-
-    def _placed(
-        self,
-        generation: int,
-        batch: EmbeddingBatch,
-        codes_NL: CodeArray,
-        known: Mapping[str, Known],
-        plan: Plan,
-        ranked: Ranked | None,
-        contents: Sequence[int] | Integers | None = None,
-    ) -> Placement:
-        collisions, capacity = self._read_one(
-            "SELECT collisions, bucket_capacity FROM _generations WHERE generation = ?", (generation,)
-        )
-        item_ids = batch.item_ids
-        new = sorted(plan.assign + plan.replace) if plan.replace else plan.assign
-        before = {position: known[item_ids[position]] for position in plan.replace}
-        if collisions == "next-best" and new:
-            if ranked is None:
-                raise ValueError(f"generation {generation} places rows by their next best codes: `ranked` is needed")
-            codes_NL = self._next_best(generation, capacity, codes_NL, new, before, ranked)
-        names, of_row = _semantic_ids(codes_NL[new])
-        semantic_ids: list[str] = np.array(names, dtype=object)[of_row].tolist()
-        suffixes = np.zeros(len(new), np.int64)
-        # A replaced item whose semantic ID comes out the same keeps its suffix too.
-        enters = np.ones(len(new), bool)
-        moves = []
-        for index, position in enumerate(new) if before else ():
-            if position in before:
-                enters[index] = before[position].semantic_id != semantic_ids[index]
-                suffixes[index] = before[position].suffix
-                moves += [position] if enters[index] else []
-        left = Counter(before[position].semantic_id for position in moves)
-        only_left = sorted(set(left).difference(names)) if left else []
-        changing = names + only_left
-        buckets = self._buckets(generation, changing)
-        before_S, next_S, was_S = buckets.sizes_S, buckets.next_S, buckets.next_S > 0
-        left_S = np.array([left[name] for name in changing], np.int64) if left else np.zeros(len(changing), np.int64)
-        # Suffixes go on from the bucket's next one, in the order of the rows that enter it.
-        entering = np.flatnonzero(enters)
-        rank_N, come_S = _ranks(of_row[entering], len(changing))
-        suffixes[entering] = 0 if collisions == "shared" else next_S[of_row[entering]] + rank_N
-        crowded_N = (before_S - left_S)[of_row[entering]] + rank_N > 0
-        is_assigned = np.array([position not in before for position in new], bool) if before else enters
-        after_S, next_S = before_S - left_S + come_S, next_S + come_S
-        told = np.flatnonzero((next_S > 1) | (after_S != 1))
-        if contents is None:
-            contents = content_hashes(batch.embeddings_ND if len(new) == len(item_ids) else batch.embeddings_ND[new])
-        else:
-            contents = np.asarray(contents, np.int64)[new]
-        in_order_N = np.lexsort((contents, of_row))  # stable: equal ones stay in the order of the rows
-        distinct_N = _distinct(in_order_N, of_row, contents)
-        to_found_N = distinct_N[was_S[of_row[distinct_N]]]
-        to_new = len(distinct_N) - len(to_found_N)
-        if not before:  # no item leaves its bucket: what is known of a single one holds
-            of_found_N = of_row[to_found_N]
-            is_known_N = buckets.is_single_S[of_found_N]
-            to_new += int(np.count_nonzero(is_known_N & (buckets.contents_S[of_found_N] != contents[to_found_N])))
-            to_found_N = to_found_N[~is_known_N]
-        return Placement(
-            generation=generation,
-            plan=plan,
-            known=known,
-            codes_NL=codes_NL,
-            new=new,
-            in_order=in_order_N.tolist(),
-            semantic_ids=semantic_ids,
-            suffixes=suffixes.tolist(),
-            contents=contents.tolist(),
-            moves=moves,
-            comes=[new[index] for index in entering.tolist()] if before else new,
-            embeddings=(
-                to_new,
-                [semantic_ids[index] for index in to_found_N.tolist()],
-                contents[to_found_N].tolist(),
-            ),
-            buckets=([changing[index] for index in told.tolist()], after_S[told].tolist(), next_S[told].tolist()),
-            sizes=(before_S, after_S),
-            collisions=int(np.count_nonzero(crowded_N & is_assigned[entering])),
-        )
-
-    def _next_best(
-        self,
-        generation: int,
-        capacity: int,
-        codes_NL: CodeArray,
-        written: list[int],
-        before: Mapping[int, Known],
-        ranked: Ranked,
-    ) -> CodeArray:
-        """Codes (N×L) with the last one of crowded rows changed, row by row in their order."""
-        taken: dict[str, dict[int, int]] = {}  # by prefix: items per last code
-
-        def bucket(semantic_id: str) -> tuple[dict[int, int], int]:
-            prefix, _, last = semantic_id.rpartition("-")
-            if prefix not in taken:
-                taken[prefix] = self._last_codes(generation, prefix)
-            return taken[prefix], int(last)
-
-        for known in before.values():
-            sizes, last = bucket(known.semantic_id)
-            sizes[last] -= 1
-        placed_NL = codes_NL.copy()
-        for position in written:
-            sizes, last = bucket("-".join(map(str, codes_NL[position].tolist())))
-            if sizes.get(last, 0) >= capacity:
-                order = ranked(position).tolist()
-                last = next((code for code in order if sizes.get(code, 0) < capacity), last)
-                placed_NL[position, -1] = last
-            sizes[last] = sizes.get(last, 0) + 1
-        return placed_NL
-
-    def _last_codes(self, generation: int, prefix: str) -> dict[int, int]:
-        """Items per last code of the semantic IDs that continue a prefix by one code."""
-        low, high = (f"{prefix}-", f"{prefix}.") if prefix else ("", ":")  # "." follows "-", and ":" the digits
-        rows = self._read(
-            "SELECT semantic_id, count(*) FROM _items WHERE semantic_id > ? AND semantic_id < ? AND generation = ?"
-            " GROUP BY semantic_id",
-            (low, high, generation),
-        )
-        return {int(semantic_id.rpartition("-")[2]): items for semantic_id, items in rows}
-
-    def _known_items(self, generation: int, item_ids: Sequence[str]) -> dict[str, Known]:
-        with store_errors(self._path):
-            rows = select_rows(
-                self._connection,
-                "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id FROM given CROSS JOIN _items i"
-                " CROSS JOIN _chunks c ON c.id = i.chunk_id WHERE i.item_id = c0 AND i.generation = ?",
-                [sorted(item_ids)],
-                generation,
-            )
-            return {item_id: Known(*rest) for item_id, *rest in rows}
-
-    def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> _Buckets:
-        sizes_S, next_S, contents_S = np.zeros((3, len(semantic_ids)), np.int64)
-        with store_errors(self._path):
-            for index, items, next_suffix in select_rows(
-                self._connection,
-                "SELECT c1, b.items, b.next_suffix FROM given CROSS JOIN _buckets b"
-                " WHERE b.semantic_id = c0 AND b.generation = ?",
-                [semantic_ids, range(len(semantic_ids))],
-                generation,
-            ):
-                sizes_S[index], next_S[index] = items, next_suffix
-            others = np.flatnonzero(next_S == 0).tolist()
-            singles = select_rows(
-                self._connection,
-                "SELECT c1, i.content FROM given CROSS JOIN _items i WHERE i.semantic_id = c0 AND i.generation = ?",
-                [[semantic_ids[index] for index in others], others],
-                generation,
-            )
-            is_single_S = np.zeros(len(semantic_ids), bool)
-            for index, content in singles:
-                is_single_S[index], contents_S[index] = True, content
-        return _Buckets(sizes_S + is_single_S, next_S + is_single_S, is_single_S, contents_S)
+    An embedding is new to a bucket that never had an item. A bucket with a single item is compared by that item's
+    hash, unless the chunk replaces items: the single one may be among them.
+    """
+    unsure_W = distinct_W[buckets.next_S[bucket_W[distinct_W]] > 0]
+    new = len(distinct_W) - len(unsure_W)
+    if not is_replacing:
+        bucket_of_unsure = bucket_W[unsure_W]
+        is_single = buckets.is_single_S[bucket_of_unsure]
+        new += int(np.count_nonzero(is_single & (buckets.hashes_S[bucket_of_unsure] != hashes_W[unsure_W])))
+        unsure_W = unsure_W[~is_single]
+    return new, unsure_W
 
 
 def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:

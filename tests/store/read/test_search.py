@@ -12,7 +12,7 @@ from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.connection import InterruptedReadError
 from semid_daemon.store.read.monitor import MonitorReader
 from semid_daemon.store.read.search import FILE_ORDERS, code_pattern
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 LAYERS, CODES, ITEMS = 3, 12, 900
 
@@ -22,21 +22,21 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """900 items in one file, and 300 more files in all states; two of them hold the same bytes."""
     path = tmp_path_factory.mktemp("browsing") / "semid.db"
     random = np.random.default_rng(4)
-    with Writer(path) as writer:
-        writer._connection.execute("PRAGMA synchronous = OFF")
+    with Store(path) as store:
+        store.database.connection.execute("PRAGMA synchronous = OFF")
         books = Codebooks(np.zeros((LAYERS, CODES, 2), dtype=np.float32), True)
-        writer.publish_generation("f1", books, trained_rows=1)
-        file = writer.record_sighting("items.npz", "s", "items", 5_000)
-        file = writer.begin_loading(file.id, rows=ITEMS, dim=2, generation=1, chunk_rows=ITEMS)
+        store.generations.publish("f1", books, trained_rows=1)
+        file = store.files.record_sighting("items.npz", "s", "items", 5_000)
+        file = store.files.begin_loading(file.id, rows=ITEMS, dim=2, generation=1, chunk_rows=ITEMS)
         codes_NL = random.integers(0, CODES, size=(ITEMS, LAYERS)).astype(np.int32)
         ids = [f"item-{number}" for number in range(ITEMS)]
-        writer.commit_chunk(file, EmbeddingBatch(0, ITEMS, ids, np.ones((ITEMS, 2), dtype=np.float32)), codes_NL)
+        store.chunks.commit(file, EmbeddingBatch(0, ITEMS, ids, np.ones((ITEMS, 2), dtype=np.float32)), codes_NL)
         for number in range(300):
             name = f"part-{number * 7 % 300:03}.npz"
-            each = writer.record_sighting(name, "s", f"d{number}", 100 + number % 10)
+            each = store.files.record_sighting(name, "s", f"d{number}", 100 + number % 10)
             if number % 10 == 0:
-                writer.reject(each.id, f"broken at {number}")
-        writer.record_sighting("copy.npz", "s", "d5", 105)
+                store.files.reject(each.id, f"broken at {number}")
+        store.files.record_sighting("copy.npz", "s", "d5", 105)
     return path
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from semid_daemon.base.row_hash import content_hashes
+from semid_daemon.base.row_hash import row_hashes
 from semid_daemon.store.write.bulk import insert_rows, select_rows
 
 
@@ -36,13 +36,13 @@ def test_hashes_tell_embeddings_apart(dim: int):
             rows.append(bits_D.view(np.float32))
     rows += [row_D, np.zeros(dim, np.float32), -row_D]
     rows_ND = np.array(rows)
-    hashes_N = content_hashes(rows_ND)
+    hashes_N = row_hashes(rows_ND)
     assert len(set(hashes_N.tolist())) == len(set(map(bytes, rows_ND)))
     assert np.abs(hashes_N).max() < 2**47
     many_ND = np.repeat(rows_ND, 3000 // len(rows_ND), axis=0)  # more than one block of them
-    assert np.array_equal(content_hashes(many_ND), np.repeat(hashes_N, 3000 // len(rows_ND)))
+    assert np.array_equal(row_hashes(many_ND), np.repeat(hashes_N, 3000 // len(rows_ND)))
 
 
 def test_hashes_stay_what_they_were():
     """They are kept in databases."""
-    assert content_hashes(np.arange(6, dtype=np.float32).reshape(2, 3)).tolist() == [23098913394944, -98115627428896]
+    assert row_hashes(np.arange(6, dtype=np.float32).reshape(2, 3)).tolist() == [23098913394944, -98115627428896]

@@ -9,73 +9,76 @@ import pytest
 
 from semid_daemon.base.errors import MachineError
 from semid_daemon.store.write import database as connection
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 
 @pytest.fixture
-def writer(tmp_path: Path):
-    with Writer(tmp_path / "semid.db") as writer:
-        yield writer
+def store(tmp_path: Path):
+    with Store(tmp_path / "semid.db") as store:
+        yield store
 
 
-def names(writer: Writer) -> list[str]:
-    return [name for (name,) in writer._read("SELECT name FROM _sightings ORDER BY id")]
+def names(store: Store) -> list[str]:
+    return [name for (name,) in store.database.read("SELECT name FROM _sightings ORDER BY id")]
 
 
-def test_one_commit_for_all_that_others_see_at_its_end(writer: Writer, tmp_path: Path):
+def test_one_commit_for_all_that_others_see_at_its_end(store: Store, tmp_path: Path):
     statements: list[str] = []
-    writer._connection.set_trace_callback(statements.append)
-    with sqlite3.connect(f"file:{tmp_path}/semid.db?mode=ro", uri=True) as reader, writer.together():
-        writer.record_sighting("a", "s", "d1", 1)
-        writer.record_sighting("b", "s", "d2", 1)
+    store.database.connection.set_trace_callback(statements.append)
+    with (
+        sqlite3.connect(f"file:{tmp_path}/semid.db?mode=ro", uri=True) as reader,
+        store.database.batch(savepoints=True),
+    ):
+        store.files.record_sighting("a", "s", "d1", 1)
+        store.files.record_sighting("b", "s", "d2", 1)
         assert reader.execute("SELECT count(*) FROM _files").fetchone() == (0,)
     assert reader.execute("SELECT count(*) FROM _files").fetchone() == (2,)
     reader.close()
     assert statements.count("COMMIT") == 1
-    assert names(writer) == ["a", "b"]
+    assert names(store) == ["a", "b"]
 
 
-def test_what_raises_takes_all_back(writer: Writer):
+def test_what_raises_takes_all_back(store: Store):
     def write() -> None:
-        with writer.together():
-            writer.record_sighting("a", "s", "d1", 1)
+        with store.database.batch(savepoints=True):
+            store.files.record_sighting("a", "s", "d1", 1)
             raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
         write()
-    assert names(writer) == []
-    writer.record_sighting("b", "s", "d2", 1)  # and the next one is a transaction of its own again
-    assert names(writer) == ["b"]
+    assert names(store) == []
+    store.files.record_sighting("b", "s", "d2", 1)  # and the next one is a transaction of its own again
+    assert names(store) == ["b"]
 
 
-def test_a_part_that_fails_takes_only_itself_back(writer: Writer):
-    with writer.together():
-        writer.record_sighting("a", "s", "d1", 1)
+def test_a_part_that_fails_takes_only_itself_back(store: Store):
+    with store.database.batch(savepoints=True):
+        store.files.record_sighting("a", "s", "d1", 1)
         with pytest.raises(sqlite3.IntegrityError):
-            writer.add_events([("info", "fine"), ("none such", "breaks a rule")])
-        writer.record_sighting("b", "s", "d2", 1)
-    assert names(writer) == ["a", "b"]
-    assert writer._read("SELECT count(*) FROM _events") == [(0,)]
+            store.telemetry.add_events([("info", "fine"), ("none such", "breaks a rule")])
+        store.files.record_sighting("b", "s", "d2", 1)
+    assert names(store) == ["a", "b"]
+    assert store.database.read("SELECT count(*) FROM _events") == [(0,)]
 
 
-def test_after_sqlite_has_taken_back_all_nothing_more_is_written(writer: Writer):
+def test_after_sqlite_has_taken_back_all_nothing_more_is_written(store: Store):
     """As on a full disk: the transaction is gone, and what would follow must not be a transaction of its own."""
 
     def write() -> None:
-        with writer.together():
-            writer.record_sighting("a", "s", "d1", 1)
-            writer._connection.execute("ROLLBACK")
-            writer.record_sighting("b", "s", "d2", 1)
+        with store.database.batch(savepoints=True):
+            store.files.record_sighting("a", "s", "d1", 1)
+            store.database.connection.execute("ROLLBACK")
+            store.files.record_sighting("b", "s", "d2", 1)
 
-    with pytest.raises(MachineError, match="taken back"):
+    with pytest.raises(MachineError, match="rolled back"):
         write()
-    assert names(writer) == []
+    assert names(store) == []
 
 
 def test_a_large_database_is_checked_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is left out at start is what grows with the items."""
     path = tmp_path / "semid.db"
-    Writer(path).close()
+    Store(path).close()
     monkeypatch.setattr(connection, "_CHECKED_BYTES", 0)
     opened = sqlite3.connect(path)
     statements: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.status import Reader
 from semid_daemon.store.write.health import layer_health
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 DATA = Path(__file__).parents[2] / "data"
 EXPECTED = json.loads((DATA / "sid_metrics.json").read_text())
@@ -36,15 +36,15 @@ def test_golden_codes(name: str, tmp_path: Path):
     expected = EXPECTED[name]
     rows, layers = codes_NL.shape
     codebook_size = expected["layers"][0]["codebook_size"]
-    with Writer(tmp_path / "semid.db") as writer:
+    with Store(tmp_path / "semid.db") as store:
         codebooks = Codebooks(np.zeros((layers, codebook_size, 1), dtype=np.float32), True)
-        writer.publish_generation("f", codebooks, trained_rows=rows)
-        ledger = writer.record_sighting("a.npz", "s", "d", 1)
-        ledger = writer.begin_loading(ledger.id, rows=rows, dim=1, generation=1, chunk_rows=1000)
+        store.generations.publish("f", codebooks, trained_rows=rows)
+        ledger = store.files.record_sighting("a.npz", "s", "d", 1)
+        ledger = store.files.begin_loading(ledger.id, rows=rows, dim=1, generation=1, chunk_rows=1000)
         for start in range(0, rows, 1000):
             ids = [f"item {row}" for row in range(start, min(start + 1000, rows))]
             batch = EmbeddingBatch(start, len(ids), ids, np.zeros((len(ids), 1), dtype=np.float32))
-            writer.commit_chunk(ledger, batch, codes_NL[start : start + 1000])
+            store.chunks.commit(ledger, batch, codes_NL[start : start + 1000])
     with Reader(tmp_path / "semid.db") as reader:
         status = reader.status()
     assert status.items == expected["total"]

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.write import placement
-from semid_daemon.store.write.placement import Known, plan_rows
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write import bulk
+from semid_daemon.store.write.placement import KnownItem, plan_rows
+from semid_daemon.store.write.store import Store
 
 CODEBOOKS = Codebooks(np.zeros((2, 3, 2), dtype=np.float32), True)
 
 
-def known(file_id: int) -> Known:
-    return Known("0-0", 0, 0, file_id)
+def known(file_id: int) -> KnownItem:
+    return KnownItem("0-0", 0, 0, file_id)
 
 
 def test_keep_the_first_row_wins():
@@ -43,26 +43,26 @@ def test_an_item_of_the_same_file_counts_as_repeated():
     assert plan_rows(["a", "a"], {"a": known(2)}, 2, "keep").repeated == 2
 
 
-def commit(writer: Writer, digest: str, item_ids: list[str], embeddings_ND, codes_NL, policy: str) -> int:
-    ledger = writer.record_sighting(f"{digest}.npz", "s", digest, 1)
-    ledger = writer.begin_loading(ledger.id, rows=len(item_ids), dim=2, generation=1, chunk_rows=16)
+def commit(store: Store, digest: str, item_ids: list[str], embeddings_ND, codes_NL, policy: str) -> int:
+    ledger = store.files.record_sighting(f"{digest}.npz", "s", digest, 1)
+    ledger = store.files.begin_loading(ledger.id, rows=len(item_ids), dim=2, generation=1, chunk_rows=16)
     batch = EmbeddingBatch(0, len(item_ids), item_ids, np.asarray(embeddings_ND, np.float32))
-    writer.commit_chunk(ledger, batch, np.asarray(codes_NL, np.int32), on_existing=policy)
+    store.chunks.commit(ledger, batch, np.asarray(codes_NL, np.int32), on_existing=policy)
     return ledger.id
 
 
 def test_replacing_leaves_others_alone_and_never_gives_a_suffix_again(tmp_path: Path):
-    with Writer(tmp_path / "semid.db") as writer:
-        writer.publish_generation("f", CODEBOOKS, trained_rows=1)
+    with Store(tmp_path / "semid.db") as store:
+        store.generations.publish("f", CODEBOOKS, trained_rows=1)
         ones = np.ones((3, 2))
-        commit(writer, "d1", ["a", "b", "c"], ones, [(0, 0)] * 3, "replace")
-        read = writer._read
+        commit(store, "d1", ["a", "b", "c"], ones, [(0, 0)] * 3, "replace")
+        read = store.database.read
         assert read("SELECT exact_duplicates, max_bucket FROM _generations") == [(2, 3)]
-        commit(writer, "d2", ["c", "a"], [[2, 2], [1, 1]], [(1, 1), (0, 0)], "replace")
+        commit(store, "d2", ["c", "a"], [[2, 2], [1, 1]], [(1, 1), (0, 0)], "replace")
         rows = "SELECT item_id, semantic_id, suffix, file FROM semantic_ids ORDER BY 1"
         assert read(rows) == [("a", "0-0", 0, "d2.npz"), ("b", "0-0", 1, "d1.npz"), ("c", "1-1", 0, "d2.npz")]
         assert read("SELECT exact_duplicates, distinct_ids, singletons, max_bucket FROM _generations") == [(1, 2, 1, 2)]
-        commit(writer, "d3", ["d"], [[3, 3]], [(0, 0)], "replace")
+        commit(store, "d3", ["d"], [[3, 3]], [(0, 0)], "replace")
         assert read("SELECT suffix FROM semantic_ids WHERE item_id = 'd'") == [(3,)]
         assert read("SELECT rows_replaced FROM files ORDER BY file") == [(0,), (2,), (0,)]
     assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
@@ -79,13 +79,13 @@ def test_counts_equal_rows_whatever_comes(chunks):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "semid.db"
         expected: dict[str, tuple[str, int]] = {}
-        with Writer(path) as writer:
-            writer.publish_generation("f", CODEBOOKS, trained_rows=1)
+        with Store(path) as store:
+            store.generations.publish("f", CODEBOOKS, trained_rows=1)
             for number, (policy, rows) in enumerate(chunks):
                 names = [f"i{item}" for item, *_ in rows]
                 vectors = np.array([[value + 1.0, 0] for *_, value in rows], np.float32).reshape(-1, 2)
                 codes = np.array([(first, second) for _, first, second, _ in rows]).reshape(-1, 2)
-                commit(writer, f"d{number}", names, vectors, codes, policy)
+                commit(store, f"d{number}", names, vectors, codes, policy)
                 for name, code, vector in zip(names, codes.tolist(), vectors.tolist(), strict=True):
                     if policy == "replace" or name not in expected:
                         expected[name] = ("-".join(map(str, code)), vector[0])
@@ -100,15 +100,15 @@ def test_counts_equal_rows_whatever_comes(chunks):
 
 def test_items_are_looked_up_in_slices(tmp_path: Path, monkeypatch):
     """However many and long the IDs, no JSON text comes near SQLite's limit."""
-    monkeypatch.setattr(placement, "_LISTED_AT_ONCE", 3)
+    monkeypatch.setattr(bulk, "_LISTED_AT_ONCE", 3)
     item_ids = [f"é{number}" for number in range(10)]
-    assert [len(json.loads(text)) for text in placement.listed(item_ids)] == [3, 3, 3, 1]
-    assert next(placement.listed(item_ids)) == '["é0", "é1", "é2"]'
+    assert [len(json.loads(text)) for text in bulk.listed(item_ids)] == [3, 3, 3, 1]
+    assert next(bulk.listed(item_ids)) == '["é0", "é1", "é2"]'
     embeddings_ND = np.random.default_rng(0).normal(size=(10, 2))
     codes_NL = np.arange(10)[:, None] % 2 * np.ones((1, 2), dtype=np.int64)
-    with Writer(tmp_path / "semid.db") as writer:
-        writer.publish_generation("f", CODEBOOKS, trained_rows=1)
-        commit(writer, "d1", item_ids, embeddings_ND, codes_NL, "keep")
-        commit(writer, "d2", item_ids, embeddings_ND[::-1], 1 - codes_NL, "replace")
-        assert len(writer._known_items(1, item_ids)) == 10
+    with Store(tmp_path / "semid.db") as store:
+        store.generations.publish("f", CODEBOOKS, trained_rows=1)
+        commit(store, "d1", item_ids, embeddings_ND, codes_NL, "keep")
+        commit(store, "d2", item_ids, embeddings_ND[::-1], 1 - codes_NL, "replace")
+        assert len(store.items.hashes_of_chunk(1, 2, item_ids)) == 10
     assert not DatabaseChecks(tmp_path / "semid.db").run().faults

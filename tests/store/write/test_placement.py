@@ -11,85 +11,85 @@ from hypothesis import strategies as st
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.write.writer import Writer
+from semid_daemon.store.write.store import Store
 
 CODEBOOKS = Codebooks(np.zeros((2, 3, 1), dtype=np.float32), True)
 
 
-def put(writer: Writer, digest: str, rows: list[tuple[str, int, int]], policy: str = "keep") -> int:
+def put(store: Store, digest: str, rows: list[tuple[str, int, int]], policy: str = "keep") -> int:
     """Commit one chunk of (item, first code, last code); how many new items shared their semantic ID."""
     codes_NL = np.array([codes for _, *codes in rows], np.int32).reshape(-1, 2)
     batch = EmbeddingBatch(
         0, len(rows), [item for item, *_ in rows], np.arange(1, len(rows) + 1, dtype=np.float32)[:, None]
     )
-    ledger = writer.record_sighting(digest, "s", digest, 1)
-    ledger = writer.begin_loading(ledger.id, rows=len(rows), dim=1, generation=1, chunk_rows=100)
-    placement = writer.place(
+    ledger = store.files.record_sighting(digest, "s", digest, 1)
+    ledger = store.files.begin_loading(ledger.id, rows=len(rows), dim=1, generation=1, chunk_rows=100)
+    plan = store.items.assign(
         1, ledger.id, batch, codes_NL, on_existing=policy, ranked=lambda at: (codes_NL[at, 1] + np.arange(3)) % 3
     )
-    writer.commit_chunk(ledger, batch, codes_NL, placement=placement)
-    return placement.collisions
+    store.chunks.commit(ledger, batch, codes_NL, plan=plan)
+    return plan.collisions
 
 
-def shown(writer: Writer) -> dict[str, tuple[str, int]]:
-    return {item: rest for item, *rest in writer._read("SELECT item_id, semantic_id, suffix FROM semantic_ids")}
+def shown(store: Store) -> dict[str, tuple[str, int]]:
+    return {item: rest for item, *rest in store.database.read("SELECT item_id, semantic_id, suffix FROM semantic_ids")}
 
 
 @pytest.fixture
-def writer(tmp_path: Path):
-    with Writer(tmp_path / "semid.db") as writer:
-        yield writer
+def store(tmp_path: Path):
+    with Store(tmp_path / "semid.db") as store:
+        yield store
     assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
 
 
-def publish(writer: Writer, collisions: str, capacity: int = 1) -> None:
-    writer.publish_generation("f", CODEBOOKS, trained_rows=1, collisions=collisions, bucket_capacity=capacity)
+def publish(store: Store, collisions: str, capacity: int = 1) -> None:
+    store.generations.publish("f", CODEBOOKS, trained_rows=1, collisions=collisions, bucket_capacity=capacity)
 
 
-def test_suffix(writer: Writer):
-    publish(writer, "suffix")
-    assert put(writer, "d", [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]) == 1
-    assert put(writer, "e", [("d", 0, 0)]) == 1
-    assert shown(writer) == {"a": ["0-0", 0], "b": ["0-0", 1], "c": ["1-0", 0], "d": ["0-0", 2]}
+def test_suffix(store: Store):
+    publish(store, "suffix")
+    assert put(store, "d", [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]) == 1
+    assert put(store, "e", [("d", 0, 0)]) == 1
+    assert shown(store) == {"a": ["0-0", 0], "b": ["0-0", 1], "c": ["1-0", 0], "d": ["0-0", 2]}
 
 
-def test_a_suffix_is_never_given_again_though_the_only_item_that_had_it_moved_away(writer: Writer):
-    publish(writer, "suffix")
-    put(writer, "d", [("a", 0, 0)])
-    put(writer, "e", [("a", 1, 0)], "replace")
-    put(writer, "f", [("b", 0, 0)])
-    assert shown(writer) == {"a": ["1-0", 0], "b": ["0-0", 1]}
+def test_a_suffix_is_never_given_again_though_the_only_item_that_had_it_moved_away(store: Store):
+    publish(store, "suffix")
+    put(store, "d", [("a", 0, 0)])
+    put(store, "e", [("a", 1, 0)], "replace")
+    put(store, "f", [("b", 0, 0)])
+    assert shown(store) == {"a": ["1-0", 0], "b": ["0-0", 1]}
 
 
-def test_shared(writer: Writer):
-    publish(writer, "shared")
-    assert put(writer, "d", [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]) == 1
-    assert shown(writer) == {"a": ["0-0", 0], "b": ["0-0", 0], "c": ["1-0", 0]}
+def test_shared(store: Store):
+    publish(store, "shared")
+    assert put(store, "d", [("a", 0, 0), ("b", 0, 0), ("c", 1, 0)]) == 1
+    assert shown(store) == {"a": ["0-0", 0], "b": ["0-0", 0], "c": ["1-0", 0]}
 
 
-def test_next_best_takes_the_nearest_last_code_with_room(writer: Writer):
-    publish(writer, "next-best")
-    assert put(writer, "d", [("a", 0, 1), ("b", 0, 1), ("c", 0, 1), ("other", 1, 1)]) == 0
-    assert shown(writer) == {"a": ["0-1", 0], "b": ["0-2", 0], "c": ["0-0", 0], "other": ["1-1", 0]}
+def test_next_best_takes_the_nearest_last_code_with_room(store: Store):
+    publish(store, "next-best")
+    assert put(store, "d", [("a", 0, 1), ("b", 0, 1), ("c", 0, 1), ("other", 1, 1)]) == 0
+    assert shown(store) == {"a": ["0-1", 0], "b": ["0-2", 0], "c": ["0-0", 0], "other": ["1-1", 0]}
     # Where all are full, its nearest after all, and a suffix.
-    assert put(writer, "e", [("late", 0, 2)]) == 1
-    assert shown(writer)["late"] == ["0-2", 1]
+    assert put(store, "e", [("late", 0, 2)]) == 1
+    assert shown(store)["late"] == ["0-2", 1]
 
 
-def test_next_best_with_room_for_two(writer: Writer):
-    publish(writer, "next-best", capacity=2)
-    put(writer, "d", [(item, 0, 1) for item in "abcd"])
-    assert shown(writer) == {"a": ["0-1", 0], "b": ["0-1", 1], "c": ["0-2", 0], "d": ["0-2", 1]}
+def test_next_best_with_room_for_two(store: Store):
+    publish(store, "next-best", capacity=2)
+    put(store, "d", [(item, 0, 1) for item in "abcd"])
+    assert shown(store) == {"a": ["0-1", 0], "b": ["0-1", 1], "c": ["0-2", 0], "d": ["0-2", 1]}
 
 
-def test_next_best_stays_where_it_is_when_replaced(writer: Writer):
-    publish(writer, "next-best")
-    put(writer, "d", [("a", 0, 1), ("b", 0, 1)])
-    put(writer, "e", [("a", 0, 1)], "replace")
-    assert shown(writer) == {"a": ["0-1", 0], "b": ["0-2", 0]}
-    put(writer, "f", [("a", 1, 1)], "replace")  # makes room
-    put(writer, "g", [("b", 0, 1)], "replace")
-    assert {item: semantic_id for item, (semantic_id, _) in shown(writer).items()} == {"a": "1-1", "b": "0-1"}
+def test_next_best_stays_where_it_is_when_replaced(store: Store):
+    publish(store, "next-best")
+    put(store, "d", [("a", 0, 1), ("b", 0, 1)])
+    put(store, "e", [("a", 0, 1)], "replace")
+    assert shown(store) == {"a": ["0-1", 0], "b": ["0-2", 0]}
+    put(store, "f", [("a", 1, 1)], "replace")  # makes room
+    put(store, "g", [("b", 0, 1)], "replace")
+    assert {item: semantic_id for item, (semantic_id, _) in shown(store).items()} == {"a": "1-1", "b": "0-1"}
 
 
 @settings(max_examples=25, deadline=None)
@@ -106,8 +106,8 @@ def test_next_best_stays_where_it_is_when_replaced(writer: Writer):
 )
 def test_counts_equal_rows_by_every_policy(tmp_path_factory, collisions, capacity, chunks):
     path = tmp_path_factory.mktemp("store") / "semid.db"
-    with Writer(path) as writer:
-        publish(writer, collisions, capacity)
+    with Store(path) as store:
+        publish(store, collisions, capacity)
         for number, (policy, rows) in enumerate(chunks):
-            put(writer, f"d{number}", [(f"i{item}", *codes) for item, *codes in rows], policy)
+            put(store, f"d{number}", [(f"i{item}", *codes) for item, *codes in rows], policy)
     assert DatabaseChecks(path).run().faults == []

@@ -21,8 +21,8 @@ from semid_daemon.store.read.checks import DatabaseChecks
 from semid_daemon.store.read.status import Reader
 from semid_daemon.store.write import database as opening
 from semid_daemon.store.write import upgrade
+from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.upgrade import former_database
-from semid_daemon.store.write.writer import Writer
 
 RELEASES = sorted((Path(__file__).parents[2] / "data" / "releases").glob("*.db.gz"))
 
@@ -50,7 +50,7 @@ def test_every_released_schema_has_its_database():
 def test_a_released_database_is_what_it_was(release: Path, tmp_path: Path):
     path = unpacked(release, tmp_path)
     before = query(path, "SELECT item_id, semantic_id, suffix FROM semantic_ids ORDER BY item_id")
-    Writer(path).close()
+    Store(path).close()
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert query(path, "SELECT item_id, semantic_id, suffix FROM semantic_ids ORDER BY item_id") == before
     assert len(before) == 150
@@ -62,7 +62,7 @@ def test_a_released_database_is_what_it_was(release: Path, tmp_path: Path):
 def test_the_newest_fixture_is_of_this_schema(tmp_path: Path):
     """A change of the schema without a new version, or without its database made anew, fails here."""
     path = unpacked(RELEASES[-1], tmp_path)
-    Writer(tmp_path / "new.db").close()
+    Store(tmp_path / "new.db").close()
     objects = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"
     assert query(path, objects) == query(tmp_path / "new.db", objects), (
         "the schema has changed: write a migration; before its version is released, `python tests/store/releases.py`"
@@ -96,7 +96,7 @@ def test_a_copy_is_made_before_an_upgrade(tmp_path: Path, later, caplog: pytest.
     later(m999_colour)
     told: list[str] = []
     caplog.set_level("INFO")
-    Writer(path, told.append).close()
+    Store(path, told.append).close()
     former = former_database(path, SCHEMA_VERSION)
     assert former.name == f"semid-schema-{SCHEMA_VERSION}.db"
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
@@ -104,7 +104,7 @@ def test_a_copy_is_made_before_an_upgrade(tmp_path: Path, later, caplog: pytest.
     assert query(former, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert DatabaseChecks(former).run().faults == []
     assert f"remove {former.name} when you are sure" in caplog.text
-    Writer(path).close()  # and no second time
+    Store(path).close()  # and no second time
     assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == ".db") == [former.name, "semid.db"]
 
 
@@ -117,11 +117,11 @@ def test_an_upgrade_that_fails_leaves_what_was(tmp_path: Path, later):
 
     later(m999_half)
     with pytest.raises(RuntimeError, match="half way"):
-        Writer(path)
+        Store(path)
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert DatabaseChecks(path).run().faults == []
     later(m999_colour)
-    Writer(path).close()
+    Store(path).close()
     assert query(path, "SELECT count(*), count(colour) FROM _items") == [(150, 0)]
 
 
@@ -130,7 +130,7 @@ def test_without_room_for_the_copy_nothing_is_upgraded(tmp_path: Path, later):
     later(m999_colour)
     former_database(path, SCHEMA_VERSION).mkdir()
     with pytest.raises(MachineError, match="the copy before an upgrade cannot be written"):
-        Writer(path)
+        Store(path)
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert not list(tmp_path.glob(".*"))
 

@@ -1,0 +1,61 @@
+"""How generations compare: their quality on a sample, and the values of two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from semid_daemon.base.clock import utc_now
+from semid_daemon.store.write.chunks import Chunks
+from semid_daemon.store.write.database import Database
+from semid_daemon.store.write.telemetry import Metric, Telemetry
+
+
+class Comparisons:
+    """Keeps what measuring and comparing generations gave."""
+
+    def __init__(self, database: Database, chunks: Chunks, telemetry: Telemetry) -> None:
+        self._database = database
+        self._chunks = chunks
+        self._telemetry = telemetry
+
+    def set(self, old: int, new: int, values: Sequence[tuple[str, int | None, float | None, float | None]]) -> None:
+        """Keep how two generations compare, as (name, layer, value of the old one, value of the new one)."""
+        now = utc_now()
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM _comparisons WHERE old = ? AND new = ?", (old, new))
+            connection.executemany(
+                "INSERT INTO _comparisons (old, new, name, layer, old_value, new_value, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(old, new, *value, now) for value in values],
+            )
+
+    def delete(self, generation: int) -> None:
+        """Delete the comparisons of a generation with any other."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM _comparisons WHERE ? IN (old, new)", (generation,))
+
+    def set_quality(self, generation: int, metrics: Sequence[Metric]) -> None:
+        """Record a generation's quality, measured on a sample of its items."""
+        self._telemetry.add_metrics(f"quality-{generation}", self._chunks.last_id(), metrics)
+
+    def has_quality(self, generation: int) -> bool:
+        """Whether a generation's quality was recorded."""
+        run = f"quality-{generation}"
+        return bool(self._database.read_one("SELECT EXISTS (SELECT 1 FROM _metrics WHERE run = ?)", run)[0])
+
+    def catalogue_metrics(self, generation: int) -> list[tuple[str, int | None, float]]:
+        """Metrics of a generation's whole catalogue, as (name, layer, value)."""
+        items, distinct, singletons, max_bucket = self._database.read_one(
+            "SELECT items, distinct_ids, singletons, max_bucket FROM _generations WHERE generation = ?", generation
+        )
+        metrics: list[tuple[str, int | None, float]] = [
+            ("items", None, items),
+            ("unique_rate", None, distinct / max(items, 1)),
+            ("singleton_rate", None, singletons / max(items, 1)),
+            ("max_bucket", None, max_bucket),
+        ]
+        for layer, dead_codes, perplexity in self._database.read(
+            "SELECT layer, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer", generation
+        ):
+            metrics += [("perplexity", layer, perplexity), ("dead_codes", layer, dead_codes)]
+        return metrics
