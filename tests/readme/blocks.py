@@ -63,6 +63,29 @@ def blocks(document: Path) -> list[Block]:
     return found
 
 
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table: its document, the cells of its head, the cells of its rows."""
+
+    document: Path
+    head: list[str]
+    rows: list[list[str]]
+
+
+def prose(document: Path) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```\n", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def tables(document: Path) -> list[Table]:
+    """The tables of a Markdown file, in their order."""
+    found = []
+    for text in re.findall(r"(?:^\|.*\n)+", prose(document), re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines())
+        found.append(Table(document, head, rows))
+    return found
+
+
 def pattern(line: str) -> re.Pattern[str]:
     """What a printed line may be on another machine: every number, time, path and ID another; "..." anything."""
     parts = re.split(r"(\.\.\.|[0-9a-f]{32}|\d{4}-\d\d-\d\dT[\d:.]+Z|\d[\d,.]*(?:-\d+)*)", line)

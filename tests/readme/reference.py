@@ -37,7 +37,7 @@ def reference() -> str:
     """The tables, one for each section."""
     lines = []
     for section, keys in sections().items():
-        lines += [f"**`[{section}]`**", "", "| key | default | values | |", "| --- | --- | --- | --- |"]
+        lines += [f"## {section}", "", "| key | default | values | meaning |", "| --- | --- | --- | --- |"]
         for field in keys:
             assert isinstance(field.type, msgspec.inspect.Metadata)
             about = field.type.extra_json_schema or {}

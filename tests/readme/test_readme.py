@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semid_daemon.config import parse_config
+from semid_daemon.config import _REMOVED, parse_config, sections
+from semid_daemon.export.forms import FORMS
 from tests.catalogues import drop_npz
-from tests.readme.blocks import DOCUMENTS, ROOT, Block, blocks, pattern
+from tests.readme.blocks import DOCUMENTS, ROOT, Block, blocks, pattern, prose, tables
 from tests.readme.newcomers import Newcomer, newcomer  # noqa: F401 (a fixture)
 from tests.readme.reference import reference, written
 
@@ -27,8 +28,16 @@ pytestmark = pytest.mark.timeout(3600)
 
 TEXTS = {document: document.read_text() for document in DOCUMENTS}
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+TABLES = [table for document in DOCUMENTS for table in tables(document)]
 # Told every ten seconds, on a machine that takes so long.
 PROGRESS = re.compile(r"INFO .*: [\d,]+ of [\d,]+ (steps|rows|bytes), .*")
+SOURCES = [
+    *(ROOT / "semid_daemon").rglob("*.py"),
+    *(ROOT / "semid_tui").rglob("*.py"),
+    *(ROOT / "benchmarks").glob("*.py"),
+    *(ROOT / "systemd").iterdir(),
+    *(ROOT / "tests" / "export").glob("*.py"),
+]
 # What a test cannot do here, and why that is no loss.
 DEMO = "semid demo --dir catalogue"  # the tour's first command, run once for all tests
 # Commands that ask a daemon, which runs while their block does.
@@ -198,36 +207,82 @@ def test_the_reference_of_the_settings_is_the_code():
     assert written() == reference(), "python tests/readme/reference.py writes it anew"
 
 
-def test_the_views_are_those_of_the_database(catalogue: Path):
-    """Every view, with all of its columns in their order."""
-    told = {
-        name: re.findall(r"\w+", columns)
-        for name, columns in re.findall(r"^\| `(\w+)` \| `([\w, ]+)`", TEXTS[ROOT / "docs/sql.md"], re.MULTILINE)
-    }
+def told(kind: str, column: int = 0) -> list[str]:
+    """What the tables headed by `kind` tell of, without its code marks; more than once where they do."""
+    return sorted(row[column].strip("`") for table in TABLES if table.head[0] == kind for row in table.rows)
+
+
+def test_every_setting_is_told_once():
+    assert told("key") == sorted(field.name for keys in sections().values() for field in keys)
+
+
+@pytest.fixture(scope="module")
+def views(catalogue: Path) -> dict[str, list[str]]:
+    """The columns of every view, in their order."""
     with sqlite3.connect(f"{(catalogue / 'state/semid.db').as_uri()}?mode=ro", uri=True) as connection:
-        views = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
-        there = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in views}
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
+        found = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in names}
     connection.close()
-    assert {name: told.get(name) for name in there if name != "all_semantic_ids"} == {
-        name: columns for name, columns in there.items() if name != "all_semantic_ids"
-    }
+    return found
 
 
-def test_every_command_and_every_benchmark_is_told(newcomer: Newcomer):
-    text = "".join(TEXTS.values())
-    commands = newcomer.type(
-        "python -c 'from semid_daemon.cli.main import main; print(*main.list_commands(None))'"
-    ).stdout.split()
-    assert [name for name in commands if f"semid {name}" not in text] == []
-    assert "More:" not in newcomer.type("semid --help").stdout, "put it into a section of cli_group"
-    scripts = [path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")]
-    assert [name for name in scripts if f"python benchmarks/{name}" not in TEXTS[ROOT / "docs/benchmarks.md"]] == []
+def test_every_view_is_told_once_with_its_columns(views: dict[str, list[str]]):
+    assert told("view") == sorted(views)
+    rows = [row for table in TABLES if table.head[0] == "view" for row in table.rows]
+    assert {row[0].strip("`"): row[1].strip("`").split(", ") for row in rows} == views
 
 
-def anchors(text: str) -> set[str]:
+def test_every_column_is_told_once(views: dict[str, list[str]]):
+    assert told("column") == sorted({column for columns in views.values() for column in columns})
+
+
+def test_every_command_is_told_once(newcomer: Newcomer):
+    listed = "from semid_daemon.cli.main import main; print(*main.list_commands(None))"
+    commands = newcomer.type(f"python -c '{listed}'").stdout.split()
+    assert told("command") == sorted(f"semid {name}" for name in commands)
+    assert "More:" not in newcomer.type("semid --help").stdout, "put it into a section of cli/group.py"
+
+
+def test_every_form_of_export_is_told_once():
+    assert told("form") == sorted(FORMS)
+
+
+def test_every_package_is_told_once():
+    packages = [ROOT / "semid_daemon" / name for name in ("config.py", "command_client.py")]
+    for top in ("semid_daemon", "semid_tui"):
+        packages += [path.parent for path in (ROOT / top).glob("*/__init__.py")]
+    assert told("layer", 1) == sorted(["semid_tui", *(str(path.relative_to(ROOT)) for path in packages)])
+
+
+def test_every_benchmark_is_told():
+    scripts = sorted(path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    listed = [block for block in BLOCKS if block.language == "sh" and block.document.name == "benchmarks.md"]
+    assert sorted(re.findall(r"benchmarks/(\w+\.py)", "".join(block.text for block in listed))) == scripts
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_nothing_removed_is_told(document: Path):
+    """No removed setting; no value, path, option, command or identifier that the code does not have."""
+    removed = {name.split(".")[1] for name in _REMOVED if " = " not in name}
+    assert removed & set(re.findall(r"\w+", TEXTS[document])) == set()
+    words = set(re.findall(r"[\w-]+", "".join(path.read_text() for path in SOURCES)))
+    commands = {command.removeprefix("semid ") for command in told("command")}
+    section_of = {field.name: section for section, keys in sections().items() for field in keys}
+    for code in re.findall(r"`([^`\n]+)`", prose(document)):
+        for path in re.findall(r"\b(?:semid_daemon|semid_tui|benchmarks|tests|systemd)/[\w./]+", code):
+            assert (ROOT / path).exists(), code
+        if setting := re.fullmatch(r"(?:\w+\.)?(\w+) = (.+)", code):
+            text = f"[{section_of[setting[1]]}]\n{setting[1]} = {setting[2]}"
+            parse_config(text.encode(), source=document.name, root=Path("/x"))
+        if command := re.match(r"semid ([a-z-]+)", code):
+            assert command[1] in commands, code
+        names = re.findall(r"--[a-z][a-z-]+|(?<![\w/])[a-z]+(?:_[a-z]+)+", code)
+        assert [name for name in names if not {name, name.removeprefix("semid_")} & words] == [], code
+
+
+def anchors(document: Path) -> set[str]:
     """The anchors that GitHub gives the headings of a document."""
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -240,7 +295,7 @@ def test_every_link_leads_somewhere(document: Path):
         path = (document.parent / name).resolve() if name else document
         assert path.exists(), target
         assert path.is_relative_to(ROOT), target
-        assert not anchor or anchor in anchors(TEXTS[path]), target
+        assert not anchor or anchor in anchors(path), target
 
 
 def test_every_document_is_linked_from_the_entrance():
