@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from semid_daemon.base.types import FloatArray
-from semid_daemon.command_client import answer_of, submit
+from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.config import Config, load_config
 
 
@@ -65,7 +65,8 @@ class Attention:
     def ask(self, command: str, arguments: dict[str, Any]) -> None:
         """Send a command and wait for its answer."""
         asked = time.monotonic()
-        if answer_of(self._config.database, submit(self._config.commands_dir, command, arguments), 60) is None:
+        name = send_command(self._config.commands_dir, command, arguments)
+        if wait_for_answer(self._config.database, name, 60) is None:
             raise SystemExit("a command was not answered within a minute")
         self.longest_s = max(self.longest_s, time.monotonic() - asked)
 

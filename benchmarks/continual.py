@@ -25,7 +25,7 @@ from _report import heading, machine, note, progress, table
 from semid_daemon.base.types import Codebooks, FloatArray
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.codebooks.trainers import make_trainer
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import Config, load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.quantizer import Encoder, resolve_device
@@ -116,7 +116,7 @@ def _drop(config: Config, source: Path | None) -> None:
 
 
 def _ask(config: Config, command: str, **arguments: object) -> str:
-    name = submit(config.commands_dir, command, arguments)
+    name = send_command(config.commands_dir, command, arguments)
     _drop(config, None)
     with Reader(config.database) as reader:
         answered = reader.command(name)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semid_daemon.command_client import submit
+from semid_daemon.command_client import send_command
 from semid_daemon.config import Config, load_config
 from semid_daemon.store.read.checks import DatabaseChecks
 from semid_daemon.store.read.status import Reader
@@ -142,7 +142,7 @@ def soak(root: Path, files: int, interval_s: float | None) -> tuple[list[Sample]
                 reader.status()
                 samples.append(sample(daemon.pid, config))
                 if time.monotonic() - asked > 2:
-                    submit(config.commands_dir, "rescan", {})
+                    send_command(config.commands_dir, "rescan", {})
                     asked = time.monotonic()
                 time.sleep(0.25)
             elapsed_s = time.monotonic() - started
