@@ -36,6 +36,7 @@ CONTENT_FAULTS = (
     SyntaxError,
     TypeError,
     ValueError,
+    Warning,  # of the standard library's parsers, where warnings are errors
     struct.error,
     zipfile.BadZipFile,
     zlib.error,

@@ -79,7 +79,7 @@ def _parse(head: bytes, what: str) -> tuple[np.dtype[np.generic], tuple[int, ...
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
     try:
         shape, fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-    except (*CONTENT_FAULTS, AttributeError, tokenize.TokenError, Warning) as error:
+    except (*CONTENT_FAULTS, AttributeError, tokenize.TokenError) as error:
         raise damaged from error
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise BadFileError(f"{what} has the impossible shape {show_shape(shape)}; save it again")

@@ -14,7 +14,7 @@ import torch
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats import open_source
-from semid_daemon.formats.torch_pickle import read_pickle
+from semid_daemon.formats.torch_pickle import read_checkpoint_pickle, read_pickle
 from tests.formats.files import read_all
 
 VALUES = torch.tensor([[1.5, -2.0], [0.0, 3.25], [4.0, 5.0]])
@@ -186,10 +186,17 @@ def test_damaged_pickles(code: bytes) -> None:
         read_all(rezipped(saved(VALUES), {"data.pkl": code}), "a.pt")
 
 
-def test_the_machine_reads_plain_data() -> None:
+def test_plain_data() -> None:
     value = {"a": [1, -1, 300, 70_000, 2**70, 1.5, None, True, "é\ud800"], "b": ((), (1,), (1, 2), (1, 2, 3, 4)), 3: {}}
     value["self"] = value["a"]
     assert read_pickle(pickle.dumps(value, 2)) == value
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("levels", [64, 200_000])
+def test_a_key_of_nested_tuples_in_a_checkpoint(levels: int) -> None:
+    """Its hash would take time that doubles with every level, or the whole C stack."""
+    assert read_checkpoint_pickle(b"\x80\x02})" + b"q\x00h\x00\x86" * levels + b"Ns.") == {}
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:
