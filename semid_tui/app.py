@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -16,18 +16,18 @@ from textual.message import Message
 from textual.screen import Screen
 
 from semid_daemon.base.errors import SemidError
+from semid_daemon.base.text import escape
 from semid_daemon.config import Config
 from semid_daemon.store.read.connection import UnavailableError
 from semid_daemon.store.read.monitor import Overview
 from semid_tui import copy_and_save
 from semid_tui.bindings import help_sections, palette_commands
+from semid_tui.context import Answer, Marker, Mode, SentCommand
 from semid_tui.data.commands import CommandGateway
-from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered
+from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered, Report
 from semid_tui.data.queries import CommandsQuery, Query
-from semid_tui.render.spans import Marker
-from semid_tui.render.status import Mode, liveness
-from semid_tui.render.text import clean, duration
-from semid_tui.render.theme import DARK, LIGHT, make_palette
+from semid_tui.render.status import liveness
+from semid_tui.render.text import duration
 from semid_tui.screens.codes import CodesPane
 from semid_tui.screens.events import EventsPane
 from semid_tui.screens.files import FilesPane
@@ -39,11 +39,12 @@ from semid_tui.screens.tree import TreePane
 from semid_tui.widgets.chrome import CommandLine, KeyBar, StatusLine, TabLine
 from semid_tui.widgets.dialogs import ChoiceScreen, HelpScreen, Palette
 from semid_tui.widgets.pane import Pane
+from semid_tui.widgets.theme import DARK_THEME, LIGHT_THEME, make_palette
 from semid_tui.widgets.unavailable import UnavailableNote
 
 _LOOKUP = 5
 _REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
-_CHANGING = {"pause", "train", "retry", "rescan", "promote", "rollback"}  # absent in read-only mode
+_COMMAND_ACTIONS = {"pause", "train", "retry", "rescan", "promote", "rollback"}  # absent in read-only mode
 
 PANES: tuple[tuple[str, type[Pane]], ...] = (
     ("overview", OverviewPane),
@@ -57,16 +58,16 @@ PANES: tuple[tuple[str, type[Pane]], ...] = (
 )
 
 
-class Posted(Message):
-    """What the poller's thread read."""
+class PollerReport(Message):
+    """A report of the poller's thread, in the app's own."""
 
-    def __init__(self, what: OverviewRead | QueryAnswered | DatabaseUnavailable) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__()
-        self.what = what
+        self.report = report
 
 
 class MonitorApp(App[None]):
-    """Reads what the daemon writes, and asks it for things by command files."""
+    """Shows what the daemon writes, and sends it commands as files."""
 
     TITLE = "semid"
     CSS_PATH = "semid.tcss"
@@ -114,26 +115,26 @@ class MonitorApp(App[None]):
         self.unavailable: UnavailableError | None = None
         self.shown = 1
         self._live = ""
-        self.palette: dict[str, Style] = {}
+        self.palette: Mapping[str, Style] = {}
         self._poller = Poller(config.database, self._post, refresh_s)
         self._panes: dict[int, Pane] = {}
         # Held, not looked for: while a dialog is open, another screen is searched.
         self._status, self._tabs = StatusLine(id="status"), TabLine(id="tabs")
-        self._shelf, self._note = Container(id="panes"), UnavailableNote(id="unavailable")
+        self._pane_area, self._note = Container(id="panes"), UnavailableNote(id="unavailable")
         self._command = CommandLine(id="command")
         self._note.display = self._command.display = False
         # Textual's own filter for NO_COLOR makes greys, which are colours still.
-        self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = LIGHT.name if light else DARK.name
+        self._filters = [NoColor() if isinstance(filter_, Monochrome) else filter_ for filter_ in self._filters]
+        self.register_theme(DARK_THEME)
+        self.register_theme(LIGHT_THEME)
+        self.theme = LIGHT_THEME.name if light else DARK_THEME.name
 
     # -- set up ----------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
         yield self._status
         yield self._tabs
-        yield self._shelf
+        yield self._pane_area
         yield self._note
         yield self._command
         yield KeyBar(id="keys")
@@ -149,7 +150,7 @@ class MonitorApp(App[None]):
 
     async def on_ready(self) -> None:
         await self.action_show(1)
-        # Who types / goes on typing at once: the keys must find the input there.
+        # A user types on at once after /: the input must be mounted by then.
         self.set_timer(0.3, partial(self._prepare, _LOOKUP))
 
     def on_unmount(self) -> None:
@@ -163,41 +164,46 @@ class MonitorApp(App[None]):
         self.palette = make_palette(self.get_css_variables())
         super()._watch_theme(theme_name)
 
-    # -- what the poller reads ---------------------------------------------------------------------
+    # -- reports of the poller ---------------------------------------------------------------------
 
-    def _post(self, what: OverviewRead | QueryAnswered | DatabaseUnavailable) -> None:
-        """From the poller's thread."""
-        self.post_message(Posted(what))
+    def _post(self, report: Report) -> None:
+        """Called in the poller's thread."""
+        self.post_message(PollerReport(report))
+
+    @property
+    def sent_commands(self) -> Sequence[SentCommand]:
+        return self.gateway.sent
 
     @property
     def pane(self) -> Pane | None:
+        """The screen that is shown."""
         return self._panes.get(self.shown)
 
     def subscribe(self, again: bool = False) -> None:
-        """Tell the poller what the screen that is shown needs."""
+        """Give the poller the queries of the screen that is shown."""
         queries: dict[str, Query] = dict(self.pane.queries()) if self.pane else {}
-        if any(sent.is_open for sent in self.gateway.sent):
+        if any(sent.is_open for sent in self.sent_commands):
             queries["sent"] = CommandsQuery()
         self._poller.subscribe(queries, again)
 
-    def on_posted(self, message: Posted) -> None:
+    def on_poller_report(self, message: PollerReport) -> None:
         if not self._status.is_attached:
             return  # on the way out
-        match message.what:
+        match message.report:
             case OverviewRead(overview):
                 self._show_overview(overview)
-            case DatabaseUnavailable(why):
-                self._show_unavailable(why)
+            case DatabaseUnavailable(error):
+                self._show_unavailable(error)
             case QueryAnswered(slot="sent", result=result) if result is not None:
                 self._update_commands(result)
-            case QueryAnswered(slot, query, result, _, error):
+            case QueryAnswered(slot, query, result, _, failure):
                 pane = self.pane
                 if pane is None or pane.queries().get(slot) != query:
-                    return  # an answer to a question that nobody asks any more
-                if error is None:
+                    return  # the screen has moved on to another query
+                if failure is None:
                     pane.on_result(slot, query, result)
                 else:
-                    pane.on_error(slot, query, error)
+                    pane.on_error(slot, query, failure)
 
     def _show_overview(self, overview: Overview) -> None:
         first = self.overview is None or self.unavailable is not None
@@ -205,17 +211,17 @@ class MonitorApp(App[None]):
         self.overview, self.unavailable = overview, None
         if first:
             self._note.display = False
-            self._shelf.display = True
+            self._pane_area.display = True
         if self.pane is not None:
             self.pane.on_overview(overview)
             if first or (overview.active and overview.active.generation != generation):
                 self.subscribe()
         self._status.redraw()
 
-    def _show_unavailable(self, why: UnavailableError) -> None:
-        self.unavailable = why
-        self._note.tell(why)
-        self._shelf.display = False
+    def _show_unavailable(self, error: UnavailableError) -> None:
+        self.unavailable = error
+        self._note.show_error(error)
+        self._pane_area.display = False
         self._note.display = True
         self._status.redraw()
 
@@ -224,8 +230,8 @@ class MonitorApp(App[None]):
             if not sent.is_open:
                 about = f" {sent.about}" if sent.about else ""
                 self.notify(
-                    clean(sent.answer or sent.state),
-                    title=clean(f"{sent.command}{about}: {sent.state}"),
+                    escape(sent.answer or sent.state),
+                    title=escape(f"{sent.command}{about}: {sent.state}"),
                     severity="information" if sent.state == "done" else "error",
                     markup=False,
                 )
@@ -233,28 +239,28 @@ class MonitorApp(App[None]):
         self.subscribe()
 
     def _tick(self) -> None:
-        """Ages go on though nothing changes."""
+        """Redraw ages, which grow though nothing changes."""
         self._status.redraw()
         self._command.update()
         live = liveness(self.overview) if self.overview is not None else ""
         if live != self._live and self.overview is not None and self.pane is not None:
-            self.pane.on_overview(self.overview)  # what it shows is live no more
+            self.pane.on_overview(self.overview)  # its figures are no longer live
         self._live = live
 
-    # -- looking -----------------------------------------------------------------------------------
+    # -- screens -----------------------------------------------------------------------------------
 
     async def _prepare(self, number: int) -> None:
-        """Have a screen, though it is not shown yet."""
+        """Mount a screen without showing it."""
         name, kind = PANES[number - 1]
         if number not in self._panes:
             pane = self._panes[number] = kind(id=name)
             pane.display = False
-            await self._shelf.mount(pane)
+            await self._pane_area.mount(pane)
 
     async def action_show(self, number: int) -> None:
         await self._prepare(number)
-        for each, pane in self._panes.items():
-            pane.display = each == number
+        for prepared, pane in self._panes.items():
+            pane.display = prepared == number
         self.shown = number
         self.screen.minimize()
         pane = self._panes[number]
@@ -273,11 +279,9 @@ class MonitorApp(App[None]):
             self._panes[_LOOKUP].start_filter()
 
     async def look_up(self, text: str) -> None:
-        """Show an item, or what a pattern of codes holds."""
+        """Show an item, or the items that a pattern of codes matches."""
         await self.action_show(_LOOKUP)
-        pane = self._panes[_LOOKUP]
-        assert isinstance(pane, LookupPane)
-        pane.look_up(text)
+        self._pane_area.query_one(LookupPane).look_up(text)
 
     async def action_press(self, key: str) -> None:
         self.simulate_key(key)
@@ -288,12 +292,12 @@ class MonitorApp(App[None]):
         self._status.redraw()
 
     def action_refresh_by(self, by: int) -> None:
-        now = min(range(len(_REFRESHES)), key=lambda each: abs(_REFRESHES[each] - self._poller.refresh_s))
-        self._poller.refresh_s = _REFRESHES[max(0, min(len(_REFRESHES) - 1, now + by))]
+        current = min(range(len(_REFRESHES)), key=lambda number: abs(_REFRESHES[number] - self._poller.refresh_s))
+        self._poller.refresh_s = _REFRESHES[max(0, min(len(_REFRESHES) - 1, current + by))]
         self.notify(f"looks every {duration(self._poller.refresh_s)}", timeout=2)
 
     def action_theme(self) -> None:
-        self.theme = DARK.name if self.theme == LIGHT.name else LIGHT.name
+        self.theme = DARK_THEME.name if self.theme == LIGHT_THEME.name else LIGHT_THEME.name
 
     def action_maximize(self) -> None:
         if self.screen.maximized is not None:
@@ -305,47 +309,47 @@ class MonitorApp(App[None]):
         self.push_screen(HelpScreen(help_sections(self)))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """The palette: every action there is a key for, and the themes."""
+        """The palette: every action that has a key, and the themes."""
         yield from palette_commands(self, screen)
         yield SystemCommand("Theme", "choose another theme", self.action_change_theme)
 
-    # -- taking away -------------------------------------------------------------------------------
+    # -- copying and saving ------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        copy_and_save.copy(self)
+        copy_and_save.copy(self, self.pane)
 
     def action_write(self) -> None:
-        copy_and_save.write(self)
+        copy_and_save.save(self, self.pane)
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
-        copy_and_save.screenshot(self)
+        copy_and_save.save_picture(self)
 
-    # -- asking the daemon -------------------------------------------------------------------------
+    # -- commands to the daemon --------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in _CHANGING and self.gateway.readonly:
+        if action in _COMMAND_ACTIONS and self.mode.readonly:
             return False
         return super().check_action(action, parameters)
 
-    def confirm(self, question: str, answers: list[tuple[str, str, dict[str, Any], str]]) -> None:
-        """Ask before something is changed. Each answer: its text, then command, arguments, and what it is about."""
+    def confirm(self, question: str, answers: Sequence[Answer]) -> None:
+        """Ask the user before the daemon changes something, and send the command of the chosen answer."""
 
         def chosen(number: int | None) -> None:
             if number is not None:
                 _, command, arguments, about = answers[number]
                 self.send(command, arguments, about)
 
-        if self.gateway.readonly:
+        if self.mode.readonly:
             self.notify("read-only: nothing is sent to the daemon", severity="warning")
             return
-        self.push_screen(ChoiceScreen(clean(question), [clean(answer[0]) for answer in answers]), chosen)
+        self.push_screen(ChoiceScreen(escape(question), [escape(answer[0]) for answer in answers]), chosen)
 
     def send(self, command: str, arguments: dict[str, Any], about: str) -> None:
-        """Send a command, and follow what becomes of it."""
+        """Send a command, and follow its state."""
         try:
             self.gateway.send(command, arguments, about)
         except SemidError as error:
-            self.notify(clean(str(error)), severity="error", markup=False)
+            self.notify(escape(str(error)), severity="error", markup=False)
             return
         self._command.update()
         self.subscribe()
@@ -381,4 +385,4 @@ class MonitorApp(App[None]):
         if not offers:
             self.notify("nothing here was deferred or rejected", timeout=3)
             return
-        self.confirm("Try again?", [(f"retry {what}", "retry", arguments, what) for what, arguments in offers])
+        self.confirm("Try again?", [(f"retry {files}", "retry", arguments, files) for files, arguments in offers])

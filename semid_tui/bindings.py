@@ -1,4 +1,4 @@
-"""What keys do just now, for the help and the palette: from the bindings themselves."""
+"""The keys of the moment for the help and the palette, made from the bindings themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 
 def bindings_here(app: App[Any], screen: Screen[Any]) -> Iterator[ActiveBinding]:
-    """The bindings of the moment, less Textual's own and what read-only mode forbids."""
+    """The bindings of the moment, without Textual's own and those that read-only mode forbids."""
     own = {binding.action for binding in app.BINDINGS if isinstance(binding, Binding)}
     for active in screen.active_bindings.values():
         node, binding, enabled, _ = active
@@ -22,7 +22,7 @@ def bindings_here(app: App[Any], screen: Screen[Any]) -> Iterator[ActiveBinding]
 
 
 def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Keys and what they do: of this screen, then of all."""
+    """Keys with their descriptions: of this screen, then of every screen."""
     sections: dict[str, dict[str, list[str]]] = {"on this screen": {}, "everywhere": {}}
     for node, binding, *_ in bindings_here(app, app.screen):
         section = sections["everywhere" if node in (app, app.screen) else "on this screen"]
@@ -38,7 +38,7 @@ def help_sections(app: App[Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def palette_commands(app: App[Any], screen: Screen[Any]) -> Iterable[SystemCommand]:
-    """Every action there is a key for, but that of the palette itself."""
+    """Every action that has a key, except the palette itself."""
     for node, binding, *_ in bindings_here(app, screen):
         if binding.action == "command_palette":
             continue

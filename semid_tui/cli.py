@@ -13,7 +13,7 @@ from semid_daemon.base.errors import SemidError
 from semid_daemon.config import find_config, load_config
 
 if TYPE_CHECKING:
-    from semid_tui.render.spans import Marker
+    from semid_tui.context import Marker
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

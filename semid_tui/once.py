@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from semid_daemon.store.read.monitor import MonitorReader
+from semid_tui.context import Marker, Mode
 from semid_tui.render.chart import View, last_smoothed, loss_lines
 from semid_tui.render.overview import (
     all_files_lines,
@@ -17,8 +18,8 @@ from semid_tui.render.overview import (
     trouble_lines,
     work_lines,
 )
-from semid_tui.render.spans import Line, Marker, plain
-from semid_tui.render.status import Mode, liveness, status_line
+from semid_tui.render.spans import Line, plain
+from semid_tui.render.status import liveness, status_line
 from semid_tui.render.text import age_s
 
 _TROUBLED, _EVENTS = 8, 8

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from semid_daemon.base.errors import SemidError
 from semid_daemon.command_client import send_command
 from semid_daemon.store.read.monitor import CommandState
+from semid_tui.context import SentCommand
 
 
 class ReadOnlyError(SemidError):
     """Nothing is sent in read-only mode."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentCommand:
-    """A command sent from here and what is known of it: queued, accepted, done or failed. Times are monotonic."""
-
-    name: str
-    command: str
-    about: str
-    sent_s: float
-    state: str = "queued"
-    state_s: float = 0.0
-    answer: str = ""
-
-    @property
-    def is_open(self) -> bool:
-        return self.state in ("queued", "accepted")
-
-
 class CommandGateway:
-    """Sends commands, and follows those it sent."""
+    """Sends commands, and follows their states."""
 
     def __init__(self, commands_dir: Path, *, readonly: bool) -> None:
         self._commands_dir = commands_dir
@@ -43,7 +27,7 @@ class CommandGateway:
         self.sent: tuple[SentCommand, ...] = ()
 
     def send(self, command: str, arguments: dict[str, Any], about: str = "") -> SentCommand:
-        """Put a command in the daemon's way. Raises ReadOnlyError, or ConfigError where that is not possible."""
+        """Write a command file. Raises ReadOnlyError, or ConfigError where the directory cannot be written."""
         if self.readonly:
             raise ReadOnlyError("read-only: nothing is sent to the daemon")
         now = time.monotonic()
@@ -52,8 +36,8 @@ class CommandGateway:
         return sent
 
     def update(self, commands: Iterable[CommandState]) -> tuple[SentCommand, ...]:
-        """Bring what was sent up to date; those that changed."""
-        states = {each.name: each for each in commands}
+        """Take over the states that the daemon recorded. Returns the commands whose state changed."""
+        states = {command.name: command for command in commands}
         now = time.monotonic()
         changed = []
         updated = []

@@ -1,4 +1,4 @@
-"""The one thread that reads the database, and what it posts."""
+"""The one thread that reads the database, and its reports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OverviewRead:
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswered:
-    """The answer to the query in a slot; `error` instead where it could not be had, `took_s` what it cost."""
+    """The result of the query in a slot, or the error where it failed, and the seconds it took."""
 
     slot: str
     query: Query
@@ -39,17 +39,18 @@ class QueryAnswered:
 class DatabaseUnavailable:
     """The database cannot be read; it is tried again every second."""
 
-    why: UnavailableError
+    error: UnavailableError
 
 
-Post = Callable[[OverviewRead | QueryAnswered | DatabaseUnavailable], object]
+Report = OverviewRead | QueryAnswered | DatabaseUnavailable
+Post = Callable[[Report], object]
 
 
 class Poller:
-    """Looks at `PRAGMA data_version` every `refresh_s`, and reads only when it changed, only what is wanted.
+    """Looks at `PRAGMA data_version` every `refresh_s`. Reads only when it has changed, and only subscribed queries.
 
-    Between two looks no cursor and no transaction is open. `subscribe` wakes it, and interrupts a query that nobody
-    wants any more.
+    Between two looks no cursor and no transaction is open. `subscribe` wakes it, and interrupts a query
+    that is no longer subscribed.
     """
 
     def __init__(self, database: Path, post: Post, refresh_s: float = 1.0) -> None:
@@ -80,12 +81,12 @@ class Poller:
             self._thread.join(timeout=5)
 
     def freeze(self, frozen: bool) -> None:
-        """While frozen nothing new is told; what screens ask for anew is still read."""
+        """While frozen no overview is read; new subscriptions are still answered."""
         self._frozen = frozen
         self._wake.set()
 
     def subscribe(self, queries: Mapping[str, Query], again: bool = False) -> None:
-        """These slots are wanted from now on, and no others; with `again` read them even if nothing changed."""
+        """Read these queries from now on, and no others; with `again` read them though nothing has changed."""
         with self._lock:
             self._subscribed = dict(queries)
             if again:
@@ -105,9 +106,9 @@ class Poller:
                 pause = self.refresh_s
             except InterruptedReadError:
                 pause = 0.0
-            except UnavailableError as why:
+            except UnavailableError as error:
                 self._close()
-                self._post(DatabaseUnavailable(why))
+                self._post(DatabaseUnavailable(error))
                 pause = _RETRY_S
             if pause:
                 self._wake.wait(pause)

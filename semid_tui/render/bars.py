@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from semid_tui.render.spans import Marker, Span
+from semid_tui.context import Marker
+from semid_tui.render.spans import Span
 from semid_tui.render.theme import HEATS
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"

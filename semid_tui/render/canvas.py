@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from semid_tui.render.spans import Line, Marker, Span
+from semid_tui.context import Marker
+from semid_tui.render.spans import Line, Span
 
 # Dots per cell, across and down.
 RESOLUTION: dict[Marker, tuple[int, int]] = {"braille": (2, 4), "block": (1, 2), "ascii": (1, 1)}

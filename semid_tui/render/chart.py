@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from semid_daemon.store.read.monitor import LossCurve, LossPoint
+from semid_tui.context import Marker
 from semid_tui.render.canvas import Canvas
-from semid_tui.render.spans import Line, Marker, Part, Span, line, rule
+from semid_tui.render.spans import Line, Part, Span, line, rule
 from semid_tui.render.text import fit, loss, short
 from semid_tui.render.theme import envelope_style, layer_style
 
 _AXIS = 7  # cells left of the plot: labels of values
+_TICK_CELLS = 14  # between two labels of the axis of steps, at least
 _SMOOTHING_STEPS = 20  # of the exponential mean, at most: how many steps it takes to forget two thirds
 
 
@@ -43,7 +45,7 @@ def nice(value: float) -> float:
     if value <= 0:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
-    return next(size * each for each in (1, 2, 5, 10) if size * each >= value * (1 - 1e-9))
+    return next(size * factor for factor in (1, 2, 5, 10) if size * factor >= value * (1 - 1e-9))
 
 
 def smooth(points: Sequence[LossPoint]) -> list[float]:
@@ -184,10 +186,9 @@ def _draw_layer(
     canvas: Canvas,
     layer: int,
     buckets: dict[int, Bucket],
-    height_of: object,
+    height_of: Callable[[float], int],
     dots_per_step: int,
 ) -> None:
-    assert callable(height_of)
     before: tuple[int, int] | None = None
     for number in sorted(buckets):
         bucket = buckets[number]
@@ -216,15 +217,14 @@ def _draw_upright(canvas: Canvas, column: int, character: str, style: str, text:
     for row in range(canvas.height):
         canvas.put(column, row, character, style)
     start = column + 1 if column + 1 + len(text) <= canvas.width else column - len(text)
-    for number, each in enumerate(text):
-        canvas.put(start + number, 0, each, style)
+    for place, letter in enumerate(text, start):
+        canvas.put(place, 0, letter, style)
 
 
 def _step_axis(width: int, origin: int, steps_per_cell: float, marker: Marker) -> Line:
     corner, bar = ("+", "-") if marker == "ascii" else ("└", "─")
     text = ""
-    every = max(1, math.ceil(14 / 1))
-    step = nice(steps_per_cell * every)
+    step = nice(steps_per_cell * _TICK_CELLS)
     value = math.ceil(origin / step) * step
     while True:
         column = round((value - origin) / steps_per_cell)
@@ -242,7 +242,7 @@ def _step_axis(width: int, origin: int, steps_per_cell: float, marker: Marker) -
 
 def last_smoothed(curve: LossCurve, layer: int | None = None) -> tuple[int, float, float] | None:
     """(last step, smoothed loss, change of it over the last fifth of the layer's steps) of the layer trained last."""
-    layers = {each: points for each, points in curve.layers.items() if points and layer in (None, each)}
+    layers = {number: points for number, points in curve.layers.items() if points and layer in (None, number)}
     if not layers:
         return None
     points = max(layers.values(), key=lambda points: points[-1].step)
@@ -267,7 +267,7 @@ def trend_words(curve: LossCurve, layer: int | None = None) -> list[tuple[str, s
     if found is None:
         return []
     step, value, change = found
-    layers = [points for each, points in curve.layers.items() if points and layer in (None, each)]
+    layers = [points for number, points in curve.layers.items() if points and layer in (None, number)]
     points = max(layers, key=lambda points: points[-1].step)
     back = lookback(step - points[0].step + 1)
     arrow, style = ("▼", "good") if change < -5e-5 else ("▲", "warn") if change > 5e-5 else ("=", "dim")

@@ -1,15 +1,19 @@
-"""Everything at a glance, as the overview and `semid-tui --once` show it: pure functions from records to lines."""
+"""The parts of the overview, as its screen and `semid-tui --once` show them. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
+from semid_daemon.base.text import escape
 from semid_daemon.store.read.monitor import Event, LayerHealth, Overview, Usage
 from semid_daemon.store.read.search import FileRow
+from semid_tui.context import Marker
 from semid_tui.render.bars import bar, rank_profile, sparkline
-from semid_tui.render.spans import Line, Marker, Part, Span, length, line, rule
+from semid_tui.render.spans import Line, Part, Span, length, line, rule
 from semid_tui.render.status import gauge, liveness
-from semid_tui.render.text import clean, clock, count, duration, fit, percent, short, size
+from semid_tui.render.text import clock, count, duration, fit, percent, short, size
 from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
 
 
@@ -26,17 +30,19 @@ def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> l
     gauges = overview.gauges
     if live and state == "training" and gauge(overview, "training_steps_most"):
         steps, most = gauge(overview, "training_steps") or 0.0, gauge(overview, "training_steps_most") or 1.0
-        drawn.append(line(clean(overview.detail), (f"  step {steps:,.0f} of at most {most:,.0f}", "dim")))
+        drawn.append(line(escape(overview.detail), (f"  step {steps:,.0f} of at most {most:,.0f}", "dim")))
         drawn.append(_bar_line(steps / most, width, marker, "until the loss settles"))
     elif live and gauge(overview, "file_rows"):
         rows, done = gauge(overview, "file_rows") or 1.0, gauge(overview, "file_rows_done") or 0.0
         rate, left = gauge(overview, "rows_per_s"), gauge(overview, "file_eta_s")
         figures = f"  {done:,.0f}/{rows:,.0f} rows" + (f"  {short(rate)} rows/s" if rate else "")
-        name = clean(str(gauges.get("file", "")))
-        drawn.append(line(fit(name, min(len(name), max(8, width - len(figures))), keep_end=True), (figures, "dim")))
+        name = escape(str(gauges.get("file", "")))
+        drawn.append(
+            line(fit(name, min(cell_len(name), max(8, width - len(figures))), keep_end=True), (figures, "dim"))
+        )
         drawn.append(_bar_line(done / rows, width, marker, duration(left) if left is not None else ""))
     else:
-        detail = clean(overview.detail) if live else "start it with `semid run`"
+        detail = escape(overview.detail) if live else "start it with `semid run`"
         drawn.append(line((detail or "waiting for files in the drop directory", "text" if live else "dim")))
         if live and state == "idle":
             done = overview.file_counts.get("done", 0)
@@ -151,11 +157,11 @@ def trouble_lines(
 
 def trouble_line(file: FileRow, width: int, marker: Marker) -> Line:
     sign = ("x" if marker == "ascii" else "✗") if file.status == "rejected" else ("~" if marker == "ascii" else "↻")
-    name = clean(file.name)
-    reason = clean(file.reason or "")
+    name = escape(file.name)
+    reason = escape(file.reason or "")
     if file.retry_at and file.status == "deferred":
         reason = f"again {clock(file.retry_at)}: {reason}"
-    name_width = min(len(name), max(12, width // 2 - 4))
+    name_width = min(cell_len(name), max(12, width // 2 - 4))
     return line(
         (f"{sign} ", STATUS_STYLES[file.status]),
         fit(name, name_width, keep_end=True),
@@ -180,13 +186,13 @@ def event_line(event: Event, width: int) -> Line:
     return line(
         (f"{clock(event.at)} ", "dim"),
         (f"{event.level[:4].upper():<5}", LEVEL_STYLES.get(event.level, "text")),
-        fit(clean(event.message), width - len(clock(event.at)) - 6),
+        fit(escape(event.message), width - len(clock(event.at)) - 6),
     )
 
 
 def host_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
     """Processor, memory, GPU, disk, and where the time of ingesting goes."""
-    drawn = [rule(width, ("host", "title"), (f" · {clean(overview.device or '')}", "dim"), marker=marker)]
+    drawn = [rule(width, ("host", "title"), (f" · {escape(overview.device or '')}", "dim"), marker=marker)]
 
     def meter(name: str, share: float | None, words: str, scarce: bool = False) -> None:
         if share is not None:
@@ -237,8 +243,8 @@ def stage_line(overview: Overview, width: int) -> Line:
     if not whole:
         return ()
     parts: list[Part] = [("stages ", "dim")]
-    for name, value in sorted(times.items(), key=lambda each: -each[1]):
+    for name, value in sorted(times.items(), key=lambda stage: -stage[1]):
         is_bottleneck = name == bottleneck
-        parts += [("bottleneck " if is_bottleneck else "", "warn"), (f"{clean(name)} ", "dim")]
+        parts += [("bottleneck " if is_bottleneck else "", "warn"), (f"{escape(name)} ", "dim")]
         parts += [(f"{value / whole:.0%} ", "warn" if is_bottleneck else "text")]
     return line(*parts)

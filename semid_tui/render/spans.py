@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from semid_tui.render.text import char_width
-from semid_tui.render.text import width as text_width
+from rich.cells import cell_len, split_graphemes
+
+from semid_tui.context import Marker
 
 
 class Span(NamedTuple):
@@ -17,7 +18,6 @@ class Span(NamedTuple):
     click: str = ""
 
 
-Marker = Literal["braille", "block", "ascii"]
 Line = tuple[Span, ...]
 Part = str | tuple[str, str] | Span
 Cell = tuple[str, str, str]  # character, style, click; the second cell of a wide character is ""
@@ -32,12 +32,12 @@ def line(*parts: Part) -> Line:
 
 def plain(lines: Iterable[Line]) -> str:
     """What lines say, without styles."""
-    return "\n".join("".join(span.text for span in each).rstrip() for each in lines)
+    return "\n".join("".join(span.text for span in spans).rstrip() for spans in lines)
 
 
 def length(spans: Line) -> int:
     """Cells that a line takes up."""
-    return sum(text_width(span.text) for span in spans)
+    return sum(cell_len(span.text) for span in spans)
 
 
 def rule(width: int, *title: Part, marker: Marker) -> Line:
@@ -54,20 +54,20 @@ def ends(left: Line, right: Line, width: int) -> Line:
 
 
 def cells_of(spans: Line, width: int) -> list[Cell]:
-    """A line as exactly so many cells."""
+    """A line as exactly so many cells. A grapheme that does not fit whole is left out, with all that follows."""
     cells: list[Cell] = []
     for text, style, click in spans:
-        for character in text:
-            wide = char_width(character)
+        for start, end, wide in split_graphemes(text)[0]:
+            grapheme = text[start:end]
             if wide == 0:
-                if cells:  # a combining character belongs to the one before
-                    cells[-1] = (cells[-1][0] + character, *cells[-1][1:])
+                if cells:  # a combining character belongs to the grapheme before
+                    owner = len(cells) - (2 if cells[-1][0] == "" else 1)
+                    cells[owner] = (cells[owner][0] + grapheme, *cells[owner][1:])
                 continue
             if len(cells) + wide > width:
                 break
-            cells.append((character, style, click))
-            if wide == 2:
-                cells.append(("", style, click))
+            cells.append((grapheme, style, click))
+            cells += [("", style, click)] * (wide - 1)
     cells += [(" ", "text", "")] * (width - len(cells))
     return cells
 

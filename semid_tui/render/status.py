@@ -1,14 +1,17 @@
-"""The top two lines and the one of commands: pure functions from an overview to a line."""
+"""The lines around the screens: status, tabs, the last command, keys. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
+from semid_daemon.base.text import escape
 from semid_daemon.store.read.monitor import Overview
-from semid_tui.data.commands import SentCommand
-from semid_tui.render.spans import Line, Span, length, line
-from semid_tui.render.text import age_s, clean, duration, fit, loss, short
+from semid_tui.context import Mode, SentCommand
+from semid_tui.render.spans import Line, Span, ends, length, line
+from semid_tui.render.text import age_s, duration, fit, loss, short
 
 STALE_S, SILENT_S = 5.0, 30.0
 SCREENS = ("Overview", "Train", "Codes", "Files", "Lookup", "Tree", "Generations", "Events")
@@ -16,12 +19,13 @@ _SHORT = ("Over", "Train", "Codes", "Files", "Look", "Tree", "Gens", "Events")
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
-    """How the UI runs: without changing anything, with the screen held still, in ASCII."""
+class KeyHint:
+    """A key as the bottom line shows it, and the action of a click on it. `kept`: shown however narrow the line is."""
 
-    readonly: bool = False
-    frozen: bool = False
-    ascii_only: bool = False
+    key: str
+    description: str
+    click: str
+    kept: bool = False
 
 
 def liveness(overview: Overview) -> str:
@@ -48,7 +52,7 @@ def status_line(overview: Overview | None, width: int, mode: Mode, problem: str 
     if generation is not None:
         parts.append(line(("g", "dim"), (str(generation), "accent")))
     if live == "live":
-        parts += _doings(overview)
+        parts += _activity(overview)
     if overview.file_counts.get("rejected"):
         parts.append(line((f"{overview.file_counts['rejected']:,} rejected", "bad")))
     if overview.file_counts.get("deferred"):
@@ -77,7 +81,7 @@ def _short_state(state: str) -> str:
     return {"TRAINING": "TRAIN", "ENCODING": "ENCODE", "GATHERING": "GATHER"}.get(state, state)
 
 
-def _doings(overview: Overview) -> list[Line]:
+def _activity(overview: Overview) -> list[Line]:
     parts = []
     gauges = overview.gauges
     if overview.state == "training" and "loss " in overview.detail:
@@ -131,7 +135,7 @@ def tab_line(active: int, width: int) -> Line:
 def command_line(sent: SentCommand, now: float, width: int) -> Line:
     """`retry part-000377 · queued 0.3s → accepted → done after 0.9s: answer`."""
     elapsed = duration((now if sent.is_open else sent.state_s) - sent.sent_s)
-    about = f" {clean(sent.about)}" if sent.about else ""
+    about = f" {escape(sent.about)}" if sent.about else ""
     parts: list[tuple[str, str]] = [(f"{sent.command}{about}", "strong"), (" · ", "dim")]
     if sent.state == "queued":
         parts.append((f"queued {elapsed}", "warn"))
@@ -142,9 +146,31 @@ def command_line(sent: SentCommand, now: float, width: int) -> Line:
     else:
         parts.append(("queued → accepted → ", "dim"))
         parts.append((f"{sent.state} after {elapsed}", "good" if sent.state == "done" else "bad"))
-        parts.append((f": {clean(sent.answer)}" if sent.answer else "", "text"))
+        parts.append((f": {escape(sent.answer)}" if sent.answer else "", "text"))
     text = line(*parts)
     over = length(text) - width
-    if over > 0 and len(text[-1].text) > over:
-        text = (*text[:-1], Span(fit(text[-1].text, len(text[-1].text) - over), text[-1].style))
+    last = cell_len(text[-1].text)
+    if over > 0 and last > over:
+        text = (*text[:-1], Span(fit(text[-1].text, last - over), text[-1].style))
     return text
+
+
+def key_line(hints: Sequence[KeyHint], width: int) -> Line:
+    """The keys of the moment: as many as fit, then those that are kept, and the palette's at the right end."""
+    kept = [_key(hint) for hint in hints if hint.kept]
+    right = line(Span("^p", "key", "app.command_palette"), Span(" palette", "dim", "app.command_palette"))
+    room = width - sum(map(length, kept)) - 1
+    spans: list[Span] = []
+    for hint in hints:
+        if hint.kept:
+            continue
+        if length(tuple(spans)) + length(_key(hint)) > room:
+            break
+        spans += _key(hint)
+    for key in kept:
+        spans += key
+    return ends(tuple(spans), right, width)
+
+
+def _key(hint: KeyHint) -> Line:
+    return Span(hint.key, "key", hint.click), Span(f" {hint.description}", "dim", hint.click), Span("  ")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
+import textwrap
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+
+from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.segment import Segment
 
 from semid_daemon.base.text import escape
 
@@ -63,7 +67,7 @@ def clock(at: str | None) -> str:
     try:
         local = datetime.fromisoformat(at).astimezone()
     except ValueError:
-        return clean(at)
+        return escape(at)
     today = datetime.now().astimezone().date()
     return local.strftime("%H:%M:%S") if local.date() == today else local.strftime("%m-%d %H:%M")
 
@@ -82,52 +86,26 @@ def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def clean(text: str) -> str:
-    """Text from files and items made safe for a terminal: what is no printable character is escaped."""
-    return escape(text)
-
-
-def width(text: str) -> int:
-    """Cells that a text takes up."""
-    return len(text) if text.isascii() else sum(map(char_width, text))
-
-
-def char_width(character: str) -> int:
-    """0, 1 or 2 cells."""
-    if character.isascii():
-        return 1
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
 def fit(text: str, cells: int, *, right: bool = False, keep_end: bool = False) -> str:
-    """Cut with "…" or pad to so many cells. `keep_end` cuts at the beginning: of a path the end tells more."""
-    missing = cells - width(text)
+    """Pad a text to so many cells, or cut it with "…". `keep_end` cuts the beginning: the end of a path tells more."""
+    missing = cells - cell_len(text)
     if missing >= 0:
         return " " * missing + text if right else text + " " * missing
-    if cells <= 0:
-        return ""
-    taken, room = [], cells - 1
-    for character in reversed(text) if keep_end else text:
-        room -= char_width(character)
-        if room < 0:
-            break
-        taken.append(character)
-    kept = "".join(reversed(taken)) if keep_end else "".join(taken)
-    return fit(f"…{kept}" if keep_end else f"{kept}…", cells)
+    room = cells - 1
+    if room <= 0:
+        return "…"[:cells] if cells > 0 else ""
+    if keep_end:
+        return f"…{Segment(text).split_cells(cell_len(text) - room)[1].text}"
+    return set_cell_size(f"{chop_cells(text, room)[0]}…", cells)
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most so many characters; words that are longer are broken."""
-    lines = [""]
-    for word in text.split(" "):
-        while len(word) > width:
-            room = width - len(lines[-1]) - (1 if lines[-1] else 0)
-            lines[-1] += (" " if lines[-1] else "") + word[:room]
-            word = word[room:]
-            lines.append("")
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] += (" " if lines[-1] else "") + word
-    return lines
+def wrap(text: str, cells: int) -> list[str]:
+    """Lines of at most so many cells. Longer words are broken; at least one line, which may be empty."""
+    rows = textwrap.wrap(text, cells, break_on_hyphens=False)
+    return [piece for row in rows for piece in chop_cells(row, cells)] or [""]
+
+
+def tsv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as tab-separated text, with its heads; every value is made safe for a terminal."""
+    lines = ["\t".join(columns), *("\t".join(escape(str(value)) for value in row) for row in rows)]
+    return "\n".join(lines) + "\n"

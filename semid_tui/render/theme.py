@@ -1,91 +1,53 @@
-"""Two themes, and the styles of cells made from a theme's variables."""
+"""The colours of both themes, and the names of styles. Plain data: the widgets make styles of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
-from rich.style import Style
-from textual.color import Color
-from textual.theme import Theme
 
-DARK = Theme(
-    name="semid-dark",
-    primary="#7aa2f7",
-    secondary="#bb9af7",
-    accent="#7dcfff",
-    success="#9ece6a",
-    warning="#e0af68",
-    error="#f7768e",
-    foreground="#c8d0e8",
-    background="#16161e",
-    surface="#1a1b26",
-    panel="#24283b",
-    dark=True,
-)
-LIGHT = Theme(
-    name="semid-light",
-    primary="#2f5fc4",
-    secondary="#7a3fb5",
-    accent="#00708f",
-    success="#3f7a1f",
-    warning="#8f5a00",
-    error="#b8223f",
-    foreground="#22283a",
-    background="#f7f8fc",
-    surface="#f7f8fc",
-    panel="#e3e7f2",
-    dark=False,
-)
+class Colours(TypedDict):
+    """The colours of a theme, as `#rrggbb`."""
+
+    primary: str
+    secondary: str
+    accent: str
+    success: str
+    warning: str
+    error: str
+    foreground: str
+    background: str
+    surface: str
+    panel: str
+
+
+DARK: Colours = {
+    "primary": "#7aa2f7",
+    "secondary": "#bb9af7",
+    "accent": "#7dcfff",
+    "success": "#9ece6a",
+    "warning": "#e0af68",
+    "error": "#f7768e",
+    "foreground": "#c8d0e8",
+    "background": "#16161e",
+    "surface": "#1a1b26",
+    "panel": "#24283b",
+}
+LIGHT: Colours = {
+    "primary": "#2f5fc4",
+    "secondary": "#7a3fb5",
+    "accent": "#00708f",
+    "success": "#3f7a1f",
+    "warning": "#8f5a00",
+    "error": "#b8223f",
+    "foreground": "#22283a",
+    "background": "#f7f8fc",
+    "surface": "#f7f8fc",
+    "panel": "#e3e7f2",
+}
 LAYERS = ("primary", "success", "secondary", "warning")  # colours of layers 0, 1, 2, 3, and so on round
 HEATS = 8
 LEVEL_STYLES = {"info": "dim", "warning": "warn", "error": "bad"}  # of events
 STATUS_STYLES = {"done": "good", "rejected": "bad", "deferred": "warn", "loading": "accent", "pending": "text"}
-
-
-def make_palette(variables: Mapping[str, str]) -> dict[str, Style]:
-    """The style of each name of a `Span`, from a theme's variables."""
-
-    def color(name: str) -> Color:
-        return Color.parse(variables[name])
-
-    background, foreground = color("background"), color("foreground")
-
-    def style(text: Color, behind: Color | None = None, **attributes: Any) -> Style:
-        return Style(color=text.rich_color, bgcolor=behind.rich_color if behind else None, **attributes)
-
-    def faded(text: Color, share: float) -> Color:
-        return text.blend(background, share)
-
-    palette = {
-        "text": style(foreground),
-        "strong": style(foreground, bold=True),
-        "dim": style(faded(foreground, 0.38)),
-        "faint": style(faded(foreground, 0.68)),
-        "good": style(color("success")),
-        "warn": style(color("warning"), bold=True),
-        "bad": style(color("error"), bold=True),
-        "accent": style(color("accent")),
-        "title": style(color("accent"), bold=True),
-        "rule": style(faded(foreground, 0.72)),
-        "key": style(color("accent"), bold=True),
-        "track": style(faded(foreground, 0.78)),
-        "bar": style(color("primary")),
-        "dead": style(color("error")),
-        "seen": style(color("accent"), underline=True),
-        "cursor": style(foreground, reverse=True, bold=True),
-        "selected": style(foreground, color("primary").blend(background, 0.68), bold=True),
-        "badge": style(color("warning"), bold=True, reverse=True),
-        "tab": style(faded(foreground, 0.3)),
-        "tab-active": style(color("primary"), bold=True, reverse=True),
-    }
-    for number, name in enumerate(LAYERS):
-        palette[f"layer-{number}"] = style(color(name), bold=True)
-        palette[f"envelope-{number}"] = style(faded(color(name), 0.6))
-    cold, hot = faded(color("primary"), 0.62), color("accent").blend(color("success"), 0.5)
-    for number in range(HEATS):
-        palette[f"heat-{number}"] = style(cold.blend(hot, number / (HEATS - 1)))
-    return palette
 
 
 def layer_style(layer: int) -> str:

@@ -1,4 +1,4 @@
-"""5 Lookup: which ID an item has, who its siblings are, and what any prefix or pattern of codes holds."""
+"""5 Lookup: the ID of an item with its siblings, and the items that match a prefix or a pattern of codes."""
 
 from __future__ import annotations
 
@@ -12,104 +12,13 @@ from textual.widgets import Input
 
 from semid_daemon.store.read.search import SearchResult
 from semid_tui.data.queries import ItemSearchQuery, Query
-from semid_tui.render.spans import Line, Marker, Span, line, rule
-from semid_tui.render.text import clean, clock, fit
-from semid_tui.render.theme import layer_style
-from semid_tui.widgets.cell_widget import CellWidget
-from semid_tui.widgets.pane import Pane
-
-_HINT = (
-    ("numpy", "an item by its ID, or the beginning of one"),
-    ("12-250-7", "the items of a semantic ID"),
-    ("12-250-*", "those whose ID begins so"),
-    ("12-*-7", "any code in a layer"),
-)
+from semid_tui.render.lookup import item_lines, matches_tsv, result_lines
+from semid_tui.render.spans import Line
+from semid_tui.widgets.pane import Pane, PanePart
 
 
-def coloured_id(semantic_id: str) -> list[Span]:
-    """A semantic ID, each code in its layer's colour."""
-    spans: list[Span] = []
-    for layer, code in enumerate(semantic_id.split("-")):
-        spans += [*([Span("-", "dim")] if layer else []), Span(code, layer_style(layer))]
-    return spans
-
-
-def result_lines(
-    found: SearchResult | None, cursor: int, top: int, width: int, height: int, marker: Marker
-) -> list[Line]:
-    """The item, its siblings by shared prefix, earlier generations; then the list of matches."""
-    if found is None or not found.text:
-        head = [rule(width, ("lookup", "title"), marker=marker), ()]
-        return [*head, *(line((f"  {example:<10}", "accent"), (f"  {what}", "dim")) for example, what in _HINT)]
-    drawn: list[Line] = []
-    if found.item is not None:
-        drawn += item_lines(found, width, marker)
-    if found.item is None or len(found.matches) > 1:
-        drawn += match_lines(found, cursor, top, width, max(3, height - len(drawn)), marker)
-    return drawn[:height]
-
-
-def item_lines(found: SearchResult, width: int, marker: Marker) -> list[Line]:
-    item = found.item
-    assert item is not None
-    drawn = [
-        rule(width, (fit(clean(item.item_id), width - 4).rstrip(), "title"), marker=marker),
-        line(
-            ("semantic ID  ", "dim"),
-            *coloured_id(item.semantic_id),
-            ("  suffix ", "dim"),
-            str(item.suffix),
-            ("  generation ", "dim"),
-            str(item.generation),
-        ),
-        line(
-            ("from         ", "dim"),
-            fit(f"{clean(item.file)}", max(4, width - 36), keep_end=True).rstrip(),
-            (f"  {clock(item.assigned_at)}", "dim"),
-        ),
-    ]
-    for generation, status, semantic_id, suffix in found.generations:
-        if generation != item.generation:
-            drawn.append(
-                line(
-                    (f"in g{generation:<9}", "dim"), *coloured_id(semantic_id), (f"  suffix {suffix}  {status}", "dim")
-                )
-            )
-    if item.siblings:
-        drawn.append(line(("siblings     ", "dim"), ("of its bucket, then of the longest shared prefix", "faint")))
-        texts = [clean(sibling) for sibling in item.siblings]
-        drawn += [line(f"  {text}") for text in _columns(texts, width - 2)]
-    else:
-        drawn.append(line(("siblings     none: no other item shares its first code", "dim")))
-    return drawn
-
-
-def _columns(texts: list[str], width: int) -> list[str]:
-    """Texts in columns, read downwards, that fit the width."""
-    widest = min(max(map(len, texts)) + 2, max(8, width))
-    across = max(1, width // widest)
-    down = -(-len(texts) // across)
-    return ["".join(fit(text, widest - 1) + " " for text in texts[row::down]).rstrip() for row in range(down)]
-
-
-def match_lines(found: SearchResult, cursor: int, top: int, width: int, height: int, marker: Marker) -> list[Line]:
-    number = f"{len(found.matches)}{'+' if found.more else ''}"
-    drawn = [rule(width, ("matches", "title"), (f" · {number} · enter shows one", "dim"), marker=marker)]
-    if not found.matches:
-        return [*drawn, line((f"nothing is called {clean(found.text)}, begins so, or has such codes", "warn"))]
-    name_width = max(10, min(width - 24, max(len(match.item_id) for match in found.matches) + 2))
-    for place, match in enumerate(found.matches[top : top + height - 1], top):
-        name = fit(clean(match.item_id), name_width)
-        suffix = f"  suffix {match.suffix}" if match.suffix else ""
-        if place == cursor:
-            drawn.append(line((f"{name} {match.semantic_id}{suffix}", "selected")))
-        else:
-            drawn.append(line(f"{name} ", *coloured_id(match.semantic_id), (suffix, "dim")))
-    return drawn
-
-
-class LookupResult(CellWidget, can_focus=True):
-    """What was found."""
+class LookupResult(PanePart["LookupPane"], can_focus=True):
+    """The item, and the list of matches with a cursor."""
 
     BINDINGS = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -121,14 +30,9 @@ class LookupResult(CellWidget, can_focus=True):
         Binding("enter", "open", "Show"),
     ]
 
-    def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
+    def __init__(self, pane: LookupPane, *, id: str) -> None:
+        super().__init__(pane, id=id)
         self.cursor = self.top = 0
-
-    @property
-    def pane(self) -> LookupPane:
-        assert isinstance(self.parent, LookupPane)
-        return self.parent
 
     def lines(self, width: int, height: int) -> list[Line]:
         return result_lines(self.pane.found, self.cursor, self.top, width, height, self.monitor.marker)
@@ -138,7 +42,8 @@ class LookupResult(CellWidget, can_focus=True):
         if found is None or not found.matches:
             return
         self.cursor = max(0, min(len(found.matches) - 1, self.cursor + by))
-        room = max(1, self.size.height - (len(item_lines(found, self.size.width, "ascii")) if found.item else 0) - 1)
+        above = len(item_lines(found.item, found.generations, self.size.width, "ascii")) if found.item else 0
+        room = max(1, self.size.height - above - 1)
         self.top = max(min(self.top, self.cursor), self.cursor - room + 1)
         self.redraw()
 
@@ -152,7 +57,7 @@ class LookupResult(CellWidget, can_focus=True):
 
 
 class LookupPane(Pane):
-    """An input, and what is found while one types."""
+    """An input, and the result of the search, which follows every key."""
 
     BINDINGS = [Binding("escape", "back", "Keys/type")]
 
@@ -163,7 +68,7 @@ class LookupPane(Pane):
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="item ID, 12-250-7, 12-250-* or 12-*-7", id="lookup-input")
-        yield LookupResult(id="lookup-result")
+        yield LookupResult(self, id="lookup-result")
 
     def main(self) -> Input:
         return self.query_one(Input)
@@ -182,6 +87,7 @@ class LookupPane(Pane):
         super().on_error(slot, query, error)
 
     def look_up(self, text: str) -> None:
+        """Search for a text as if it had been typed."""
         box = self.query_one(Input)
         box.value = text
         box.cursor_position = len(text)
@@ -221,14 +127,10 @@ class LookupPane(Pane):
             return None
         if self.found.item is not None:
             return self.found.item.semantic_id
-        at = self.query_one(LookupResult).cursor
-        return self.found.matches[at].semantic_id if self.found.matches else None
+        cursor = self.query_one(LookupResult).cursor
+        return self.found.matches[cursor].semantic_id if self.found.matches else None
 
     def saved_text(self) -> tuple[str, str]:
         if self.found is None:
             return super().saved_text()
-        rows = [f"{clean(match.item_id)}\t{match.semantic_id}\t{match.suffix}" for match in self.found.matches]
-        if self.found.item is not None and not rows:
-            item = self.found.item
-            rows = [f"{clean(item.item_id)}\t{item.semantic_id}\t{item.suffix}"]
-        return "tsv", "\n".join(["item_id\tsemantic_id\tsuffix", *rows]) + "\n"
+        return "tsv", matches_tsv(self.found)

@@ -1,4 +1,4 @@
-"""1 Overview: whether training goes well, whether codebooks are healthy, what files do. At a glance."""
+"""1 Overview: training, the health of the codebooks, the files and the host on one screen."""
 
 from __future__ import annotations
 
@@ -22,23 +22,14 @@ from semid_tui.render.overview import (
     work_lines,
 )
 from semid_tui.render.spans import Line
-from semid_tui.widgets.cell_widget import CellWidget
-from semid_tui.widgets.pane import Pane
+from semid_tui.widgets.pane import Pane, PanePart
 
 
-class OverviewPart(CellWidget, can_focus=True):
-    """A part of the overview; enter goes to the screen that tells more."""
+class OverviewPart(PanePart["OverviewPane"], can_focus=True):
+    """A part of the overview. Enter shows the screen with the details."""
 
     BINDINGS = [Binding("enter", "more", "Open", show=False)]
     more = 1
-
-    @property
-    def pane(self) -> OverviewPane:
-        pane = self.parent
-        while not isinstance(pane, OverviewPane):
-            assert pane is not None
-            pane = pane.parent
-        return pane
 
     async def action_more(self) -> None:
         await self.run_action(f"app.show({self.more})")
@@ -100,7 +91,7 @@ class EventsPart(OverviewPart):
 
 
 class OverviewPane(Pane):
-    """Everything at a glance; on larger terminals in two columns."""
+    """One column of parts, two on larger terminals."""
 
     BINDINGS = [Binding("l", "log", "Log y")]
 
@@ -116,14 +107,14 @@ class OverviewPane(Pane):
     def compose(self) -> ComposeResult:
         with Horizontal(id="overview-top"):
             with Vertical(id="overview-left"):
-                yield LossPart(id="overview-loss")
-                yield WorkPart(id="overview-work")
-                yield AllFilesPart(id="overview-all")
+                yield LossPart(self, id="overview-loss")
+                yield WorkPart(self, id="overview-work")
+                yield AllFilesPart(self, id="overview-all")
             with Vertical(id="overview-right"):
-                yield CodesPart(id="overview-codes")
-                yield FilesPart(id="overview-files")
-                yield HostPart(id="overview-host")
-        yield EventsPart(id="overview-events")
+                yield CodesPart(self, id="overview-codes")
+                yield FilesPart(self, id="overview-files")
+                yield HostPart(self, id="overview-host")
+        yield EventsPart(self, id="overview-events")
 
     def queries(self) -> Mapping[str, Query]:
         return {"loss": LossQuery(), "usage": UsageQuery(), "trouble": TroubledFilesQuery(), "events": EventsQuery()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from rich.segment import Segment
 from rich.style import Style
@@ -13,10 +13,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from semid_tui.context import MonitorContext
 from semid_tui.render.spans import Cell, Line, cells_of, changed_spans
-
-if TYPE_CHECKING:
-    from semid_tui.app import MonitorApp
 
 
 class CellWidget(Widget, inherit_bindings=False):
@@ -30,17 +28,17 @@ class CellWidget(Widget, inherit_bindings=False):
         self._drawn_size = (0, 0)
 
     @property
-    def monitor(self) -> MonitorApp:
-        return cast("MonitorApp", self.app)
+    def monitor(self) -> MonitorContext:
+        return cast(MonitorContext, self.app)
 
     def lines(self, width: int, height: int) -> Sequence[Line]:
-        """What there is to draw."""
+        """The lines to draw, at most `height` of `width` cells; further ones are cut off."""
         return ()
 
     def _draw(self) -> bool:
-        """Draw anew; whether the size is another than the last time."""
+        """Draw anew. Returns whether the size has changed since the last time."""
         width, height = self.size
-        cells = [cells_of(each, width) for each in list(self.lines(width, height))[:height]]
+        cells = [cells_of(line, width) for line in list(self.lines(width, height))[:height]]
         cells += [cells_of((), width) for _ in range(height - len(cells))]
         self._cells = cells
         resized = self._drawn_size != (width, height)

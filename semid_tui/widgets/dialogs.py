@@ -1,4 +1,4 @@
-"""Windows over the screens: asking before something is changed, and help made from the bindings."""
+"""Windows over the screens: a question before the daemon changes something, the palette, the help."""
 
 from __future__ import annotations
 
@@ -11,28 +11,24 @@ from textual.command import CommandPalette
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
-from semid_tui.render.spans import Line, line
-from semid_tui.render.text import fit
+from semid_tui.render.dialogs import Sections, choice_lines, help_lines
+from semid_tui.render.spans import Line
 from semid_tui.widgets.cell_widget import CellWidget
 
 
 class Choices(CellWidget, can_focus=True):
-    """A question, with an answer to a line."""
+    """A question, and one answer a line with a cursor."""
 
     def __init__(self, question: str, answers: Sequence[str]) -> None:
         super().__init__()
-        self.question, self.answers, self.at = question, answers, 0
+        self.question, self.answers, self.cursor = question, answers, 0
 
     def lines(self, width: int, height: int) -> list[Line]:
-        drawn = [line((fit(self.question, width), "title")), ()]
-        for number, answer in enumerate(self.answers):
-            style = "cursor" if number == self.at else "text"
-            drawn.append(line((f"{number + 1} ", "key"), (fit(answer, width - 2), style)))
-        return [*drawn, (), line(("enter", "key"), " yes   ", ("esc", "key"), " no, change nothing")]
+        return choice_lines(self.question, self.answers, self.cursor, width)
 
 
 class ChoiceScreen(ModalScreen[int | None]):
-    """Gives the number of the answer chosen, or None."""
+    """Returns the number of the chosen answer, or None."""
 
     BINDINGS = [
         Binding("escape,q,n", "dismiss_none", "No"),
@@ -62,14 +58,14 @@ class ChoiceScreen(ModalScreen[int | None]):
         self._answer(None)
 
     def action_choose(self) -> None:
-        self._answer(self._choices.at)
+        self._answer(self._choices.cursor)
 
     def action_pick(self, number: int) -> None:
         if number <= len(self._choices.answers):
             self._answer(number - 1)
 
     def action_move(self, by: int) -> None:
-        self._choices.at = (self._choices.at + by) % len(self._choices.answers)
+        self._choices.cursor = (self._choices.cursor + by) % len(self._choices.answers)
         self._choices.redraw()
 
 
@@ -81,16 +77,12 @@ class Palette(CommandPalette):
 
 
 class HelpText(CellWidget, can_focus=True):
-    """Keys and what they do."""
+    """The keys with their descriptions, scrolled to `top`."""
 
-    def __init__(self, sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+    def __init__(self, sections: Sections) -> None:
         super().__init__()
         self.top = 0
-        self._lines: list[Line] = []
-        for title, keys in sections:
-            self._lines.append(line((title, "title")))
-            self._lines += [line((f"{key:>12}", "key"), f"  {what}") for key, what in keys]
-            self._lines.append(())
+        self._lines = help_lines(sections)
 
     def lines(self, width: int, height: int) -> list[Line]:
         self.top = max(0, min(self.top, len(self._lines) - height))
@@ -98,7 +90,7 @@ class HelpText(CellWidget, can_focus=True):
 
 
 class HelpScreen(ModalScreen[None]):
-    """What every key does, here and everywhere."""
+    """All keys with their descriptions: of this screen, then of every screen."""
 
     BINDINGS = [
         Binding("escape,q,question_mark,enter", "close", "Close"),
@@ -108,7 +100,7 @@ class HelpScreen(ModalScreen[None]):
         Binding("pagedown", "scroll(10)", show=False),
     ]
 
-    def __init__(self, sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> None:
+    def __init__(self, sections: Sections) -> None:
         super().__init__()
         self._text = HelpText(sections)
 

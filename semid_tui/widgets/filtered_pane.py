@@ -1,4 +1,4 @@
-"""Screens with a filter: `/` shows an input under what is listed, enter keeps what was typed, escape clears it."""
+"""Screens with a filter: `/` shows an input below the list, enter keeps the text, escape clears it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from semid_tui.widgets.pane import Pane
 
 
 class FilteredPane(Pane):
-    """Subclasses compose an Input, list what holds `text`, and read anew in `filter_changed`."""
+    """Subclasses compose an Input, filter their list by `text`, and read anew in `filter_changed`."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.text = ""
 
     def filter_changed(self) -> None:
-        """`text` is another."""
+        """`text` has changed."""
         raise NotImplementedError
 
     def on_mount(self) -> None:

@@ -1,49 +1,47 @@
-"""What all screens have in common: queries while they are shown, and what the keys of the whole app ask of them."""
+"""The base of the eight screens, and of the parts that a screen is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
 
 from textual.containers import Vertical
 from textual.widget import Widget
 
 from semid_daemon.store.read.monitor import Overview
+from semid_tui.context import MonitorContext
 from semid_tui.data.queries import Query
 from semid_tui.render.spans import plain
 from semid_tui.widgets.cell_widget import CellWidget
 
-if TYPE_CHECKING:
-    from semid_tui.app import MonitorApp
-
 
 class Pane(Vertical):
-    """One of the eight screens. It is told nothing, asks for nothing and draws nothing while it is hidden."""
+    """One of the eight screens. While it is hidden it gets no results, subscribes to nothing and draws nothing."""
 
     @property
-    def monitor(self) -> MonitorApp:
-        return cast("MonitorApp", self.app)
+    def monitor(self) -> MonitorContext:
+        return cast(MonitorContext, self.app)
 
     @property
     def overview(self) -> Overview | None:
         return self.monitor.overview
 
     def queries(self) -> Mapping[str, Query]:
-        """What this screen wants read, by slot."""
+        """The queries of this screen, by slot."""
         return {}
 
     def on_overview(self, overview: Overview) -> None:
         """The database has changed."""
 
     def on_result(self, slot: str, query: Query, result: Any) -> None:
-        """An answer came."""
+        """A query was answered."""
 
     def on_error(self, slot: str, query: Query, error: str) -> None:
-        """An answer could not be had."""
+        """A query failed."""
         self.monitor.notify(f"{slot}: {error}", severity="warning")
 
     def subscribe(self, again: bool = False) -> None:
-        """What this screen wants has changed; with `again` it wants an answer though it may be the same."""
+        """Read what `queries` returns now; with `again` read it though nothing has changed."""
         if self.display:
             self.monitor.subscribe(again)
 
@@ -53,22 +51,33 @@ class Pane(Vertical):
             part.redraw()
 
     def main(self) -> Widget | None:
-        """What has the keys when the screen is shown."""
-        return next((each for each in self.query(Widget) if each.focusable), None)
+        """The part that has the focus when the screen is shown."""
+        return next((widget for widget in self.query(Widget) if widget.focusable), None)
 
     def copied_text(self) -> str | None:
-        """What `y` copies."""
+        """The text that `y` copies; None where nothing can be copied."""
         return None
 
     def saved_text(self) -> tuple[str, str]:
-        """What `w` writes: the file's suffix, and its text."""
-        parts: Sequence[CellWidget] = list(self.query(CellWidget))
-        return "txt", "\n".join(plain(part.lines(*part.size)) for part in parts if part.size.area) + "\n"
+        """The file that `w` saves: its suffix and its text."""
+        parts = [part for part in self.query(CellWidget) if part.size.area]
+        return "txt", "\n".join(plain(part.lines(*part.size)) for part in parts) + "\n"
 
     def start_filter(self) -> bool:
-        """`/`: whether this screen has a filter of its own."""
+        """Begin to filter this screen, for `/`. Returns False where it has no filter."""
         return False
 
     def retry_offers(self) -> list[tuple[str, dict[str, Any]]]:
-        """What `R` offers: (what is tried again, the command's arguments)."""
+        """What `R` offers to try again: a description and the arguments of the command."""
         return [("all deferred and rejected files", {"all": True})]
+
+
+PaneT = TypeVar("PaneT", bound=Pane)
+
+
+class PanePart(CellWidget, Generic[PaneT]):
+    """A part of a screen. It draws the state of its pane, and calls the pane when the user acts on it."""
+
+    def __init__(self, pane: PaneT, *, id: str) -> None:
+        super().__init__(id=id)
+        self.pane = pane

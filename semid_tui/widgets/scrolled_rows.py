@@ -1,14 +1,14 @@
-"""A list with a cursor, of which the part around the cursor is shown."""
+"""A list with a cursor. The rows around the cursor are shown."""
 
 from __future__ import annotations
 
 from textual.binding import Binding
 
-from semid_tui.widgets.cell_widget import CellWidget
+from semid_tui.widgets.pane import PanePart, PaneT
 
 
-class ScrolledRows(CellWidget, can_focus=True):
-    """Keys and the wheel move the cursor; `top` is the first row shown. Subclasses hold the rows and the cursor."""
+class ScrolledRows(PanePart[PaneT], can_focus=True):
+    """Keys and the wheel move the cursor. `top` is the first row shown. Subclasses hold the rows and the cursor."""
 
     BINDINGS = [
         Binding("up,k", "move(-1)", "Up", show=False),
@@ -17,8 +17,8 @@ class ScrolledRows(CellWidget, can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False),
     ]
 
-    def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
+    def __init__(self, pane: PaneT, *, id: str) -> None:
+        super().__init__(pane, id=id)
         self.top = 0
 
     def scroll_to_cursor(self, cursor: int, rows: int, height: int) -> None:

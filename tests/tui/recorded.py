@@ -17,7 +17,7 @@ from semid_daemon.config import Config, load_config
 from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.telemetry import Metric
 from semid_tui.app import MonitorApp
-from semid_tui.render.spans import Marker
+from semid_tui.context import Marker
 
 LAYERS, CODES, ITEMS = 3, 16, 600
 NASTY = "evil[red]\x1b[31m\nname\u202e.npz"  # markup, an escape sequence, a line break, a change of direction

@@ -7,17 +7,19 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from semid_daemon.base.text import escape
 from semid_daemon.store.read.monitor import LossCurve, LossPoint
 from semid_daemon.store.read.search import Branch
-from semid_tui.data.commands import SentCommand
+from semid_tui.context import SentCommand
 from semid_tui.render.bars import bar, blocks, heat, rank_profile, sparkline
 from semid_tui.render.chart import View, draw_loss, last_smoothed, nice, smooth, ticks, value_at, value_range
+from semid_tui.render.codes import Grid
 from semid_tui.render.spans import cells_of, changed_spans, ends, line, plain, rule
 from semid_tui.render.status import SCREENS, command_line, tab_line
-from semid_tui.render.text import clean, count, duration, fit, short, size, width, wrapped
-from semid_tui.screens.codes import Grid
-from semid_tui.screens.tree import unfolded_rows
+from semid_tui.render.text import count, duration, fit, short, size, wrap
+from semid_tui.render.tree import unfolded_rows
 
 
 def curve(*losses: float, layer: int = 0) -> LossCurve:
@@ -44,8 +46,8 @@ def test_numbers(function, value, text):
 
 
 def test_texts_are_escaped_and_measured():
-    assert clean("a[red]\x1b[2J\n\u202e\x00é") == "a[red]\\x1b[2J\\n\\u202e\\x00é"
-    assert (width("abc"), width("データ"), width("e\u0301")) == (3, 6, 1)
+    assert escape("a[red]\x1b[2J\n\u202e\x00é") == "a[red]\\x1b[2J\\n\\u202e\\x00é"
+    assert (cell_len("abc"), cell_len("データ"), cell_len("e\u0301")) == (3, 6, 1)
     assert fit("データベース", 7) == "データ…"
     assert fit("/a/long/path.npz", 9, keep_end=True) == "…path.npz"
     assert (fit("ab", 4), fit("ab", 4, right=True), fit("ab", 0)) == ("ab  ", "  ab", "")
@@ -53,7 +55,7 @@ def test_texts_are_escaped_and_measured():
 
 @given(st.text(max_size=40), st.integers(0, 30), st.booleans())
 def test_fitting_always_fits(text: str, cells: int, keep_end: bool):
-    assert width(fit(clean(text), cells, keep_end=keep_end)) == cells
+    assert cell_len(fit(escape(text), cells, keep_end=keep_end)) == cells
 
 
 # -- cells ---------------------------------------------------------------------------------------------
@@ -61,9 +63,9 @@ def test_fitting_always_fits(text: str, cells: int, keep_end: bool):
 
 @given(st.lists(st.text(max_size=12), max_size=4), st.integers(1, 30))
 def test_a_line_is_as_many_cells_as_asked_for(texts: list[str], cells: int):
-    drawn = cells_of(line(*map(clean, texts)), cells)
+    drawn = cells_of(line(*map(escape, texts)), cells)
     assert len(drawn) == cells
-    assert sum(width(character) for character, _, _ in drawn) == cells
+    assert sum(cell_len(character) for character, _, _ in drawn) == cells
 
 
 def test_wide_and_combining_characters_take_their_cells():
@@ -124,7 +126,7 @@ def test_odd_losses_are_drawn(losses: tuple[float, ...], marker):
         for size_ in ((40, 3), (60, 6), (200, 40)):
             drawn = draw_loss(curve(*losses), *size_, View(log=log, marker=marker))
             assert len(drawn) <= size_[1]
-            assert all(sum(width(span.text) for span in each) <= size_[0] for each in drawn)
+            assert all(sum(cell_len(span.text) for span in each) <= size_[0] for each in drawn)
 
 
 def test_losses_that_are_no_numbers_are_left_out():
@@ -224,10 +226,10 @@ def test_the_life_of_a_command():
     assert len(text) <= 60
 
 
-def test_lines_are_wrapped():
-    assert wrapped("one two three", 7) == ["one two", "three"]
-    assert wrapped("abcdefghij kl", 4) == ["abcd", "efgh", "ij", "kl"]
-    assert all(len(each) <= 5 for each in wrapped("a bb cccccccccc dd", 5))
+def test_lines_are_wrap():
+    assert wrap("one two three", 7) == ["one two", "three"]
+    assert wrap("abcdefghij kl", 4) == ["abcd", "efgh", "ij", "kl"]
+    assert all(len(each) <= 5 for each in wrap("a bb cccccccccc dd", 5))
 
 
 def test_the_tree_shows_what_is_unfolded_and_that_there_is_more():

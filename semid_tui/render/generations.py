@@ -1,0 +1,121 @@
+"""Generations: the list of them, two compared, and the drift of the active one. Pure functions."""
+
+from __future__ import annotations
+
+from semid_daemon.base.text import escape
+from semid_daemon.store.read.generations import Difference, GenerationRow, GenerationsSnapshot
+from semid_tui.context import Marker
+from semid_tui.render.bars import sparkline
+from semid_tui.render.spans import Line, Part, line, rule
+from semid_tui.render.text import clock, count, figure, fit, loss, percent
+from semid_tui.render.theme import layer_style
+
+STATUS_STYLES = {"active": "good", "ready": "accent", "preparing": "warn", "retired": "dim"}
+_ORIGINS = {"first": "first rows", "anew": "all rows", "candidate": "candidate"}
+_BETTER_LOW = ("error", "dead", "bucket", "churn", "moved", "collision")
+
+
+def generation_line(row: GenerationRow, width: int, selected: bool) -> Line:
+    """One generation: number, status, items, share of unique IDs, time, origin."""
+    unique = percent(row.distinct_ids / row.items) if row.items else "-"
+    origin = _ORIGINS.get(row.origin, row.origin) + (f" of g{row.based_on}" if row.origin == "candidate" else "")
+    behind = f", {row.behind:,} items behind" if row.behind else ""
+    rest = f"{row.layers}×{row.codebook_size}  from {origin}, {row.trained_rows:,} rows{behind}"
+    fixed = f"{f'g{row.generation}':<5}{row.status:<10}{count(row.items):>9} items {unique:>6} unique  "
+    when = f"{clock(row.published_at or row.created_at):>11}  "
+    if selected:
+        return line((fit(fixed + when + rest, width), "selected"))
+    return line(
+        (fixed[:5], "accent"),
+        (fixed[5:15], STATUS_STYLES.get(row.status, "dim")),
+        fixed[15:],
+        (when, "dim"),
+        (rest, "dim"),
+    )
+
+
+def table_lines(
+    snapshot: GenerationsSnapshot | None, cursor: int, top: int, width: int, height: int, marker: Marker
+) -> list[Line]:
+    """The list of generations from `top` on, the one on the cursor marked."""
+    heading: list[Part] = [("generations", "title")]
+    if snapshot is not None and snapshot.candidate is not None:
+        steps, rows = snapshot.candidate
+        heading.append((f" · the candidate has learned {steps:,} steps from {rows:,} rows", "dim"))
+    drawn = [rule(width, *heading, marker=marker)]
+    if snapshot is None or not snapshot.generations:
+        return [*drawn, line(("none yet: the first comes once training.min_rows rows have gathered", "dim"))]
+    shown = snapshot.generations[top : top + height - 1]
+    return [*drawn, *(generation_line(row, width, number == cursor) for number, row in enumerate(shown, top))]
+
+
+def difference_line(difference: Difference, width: int) -> Line:
+    """`layer 1 perplexity  703 → 721  +2.6%`, the better direction in green."""
+    name = difference.name.replace("_", " ") + ("" if difference.layer is None else f" L{difference.layer}")
+    parts: list[Part] = [
+        (fit(name, min(26, width // 3)), "text" if difference.layer is None else layer_style(difference.layer))
+    ]
+    values = [figure(value) if value is not None else "-" for value in (difference.old_value, difference.new_value)]
+    parts.append(f"{values[0]:>10} → {values[1]:<10}")
+    if difference.old_value and difference.new_value is not None:
+        change = (difference.new_value - difference.old_value) / abs(difference.old_value)
+        lower_is_better = any(word in difference.name for word in _BETTER_LOW)
+        style = "dim" if abs(change) < 5e-4 else "good" if (change < 0) == lower_is_better else "warn"
+        parts.append((f"{change:+.1%}", style))
+    return line(*parts)
+
+
+def detail_lines(snapshot: GenerationsSnapshot, row: GenerationRow | None, width: int, marker: Marker) -> list[Line]:
+    """The chosen generation: fingerprint, comparison with another, and the drift of the active one."""
+    if row is None:
+        return []
+    drawn = [
+        rule(
+            width,
+            (f"g{row.generation}", "title"),
+            (f" {row.status}", STATUS_STYLES.get(row.status, "dim")),
+            marker=marker,
+        ),
+        line(
+            ("fingerprint ", "dim"),
+            escape(row.fingerprint),
+            (f"  collisions {row.collisions}", "dim"),
+            (f"  largest bucket {row.max_bucket:,}", "dim"),
+        ),
+    ]
+    compared = [difference for difference in snapshot.differences if row.generation in (difference.old, difference.new)]
+    if compared:
+        pair = (compared[0].old, compared[0].new)
+        drawn.append(rule(width, ("comparison", "title"), (f" · g{pair[0]} → g{pair[1]}", "dim"), marker=marker))
+        drawn += [
+            difference_line(difference, width) for difference in compared if (difference.old, difference.new) == pair
+        ]
+    if row.status == "active":
+        drawn += drift_lines(snapshot, width, marker)
+    return drawn
+
+
+def drift_lines(snapshot: GenerationsSnapshot, width: int, marker: Marker) -> list[Line]:
+    """New rows against those that the active generation was trained on."""
+    drawn = [rule(width, ("drift", "title"), (" · recent rows against the training rows", "dim"), marker=marker)]
+    if not snapshot.drift:
+        return [*drawn, line(("nothing measured yet: it comes with rows that came after the training", "dim"))]
+    names = {
+        "drift_error_ratio": "error, times that of training",
+        "drift_tail_share": "rows beyond its 99th percentile",
+        "drift_collision_rate": "rows that share an ID",
+        "drift_js": "code use differs, bits, L",
+        "drift_dead_alive": "dead codes that came alive, L",
+    }
+    for (name, layer), values in snapshot.drift.items():
+        words = names.get(name, name) + ("" if layer is None else str(layer))
+        text = fit(words, min(34, width // 2))
+        room = min(40, width - len(text) - 12)
+        drawn.append(
+            line(
+                (text, "dim" if layer is None else layer_style(layer)),
+                f"{loss(values[-1]):>9}  ",
+                (sparkline(values, room, marker), "accent" if layer is None else layer_style(layer)),
+            )
+        )
+    return drawn
