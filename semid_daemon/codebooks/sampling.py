@@ -1,12 +1,10 @@
-"""The rows that codebooks are trained on: all of those gathered, or a sample that fits in memory."""
+"""The rows that codebooks are trained on: all of a known number of rows, or a uniform sample that fits in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from semid_daemon.base.types import EmbeddingBatch, FloatArray
+from semid_daemon.base.types import FloatArray
 
 
 class RowsChangedError(Exception):
@@ -14,34 +12,37 @@ class RowsChangedError(Exception):
 
 
 def max_sample_rows(dim: int, max_memory_mb: int, beam_width: int) -> int:
-    """How many training rows fit: a trainer holds them as they came and as residuals, those twice for a beam.
+    """How many training rows of `dim` float32 values fit into `max_memory_mb` MiB, at least 1.
 
-    Where one residual of a row becomes two, there are both for a moment.
+    A trainer holds the original rows and their residuals. A beam of several codes doubles both for a moment, when one
+    residual of a row becomes two.
     """
     copies = 2 if beam_width == 1 else 4
     return max(1, max_memory_mb * (1 << 20) // (copies * 4 * dim))
 
 
-def sample_rows(
-    batches: Iterable[EmbeddingBatch], *, total_rows: int, max_rows: int, dim: int, seed: int
-) -> FloatArray:
-    """min(total_rows, max_rows) rows (×dim float32), every subset equally likely, in their order.
+class RowSample:
+    """Draws min(`total_rows`, `max_rows`) rows of `dim` float32 values, every subset equally likely, in their order.
 
-    `batches` must hold `total_rows` usable rows in all. Raises RowsChangedError when they hold another number.
+    The positions are drawn from `seed` beforehand, so that rows can be added in batches of any size.
     """
-    wanted = np.arange(total_rows)
-    if total_rows > max_rows:
-        wanted = np.sort(np.random.default_rng(seed).choice(total_rows, size=max_rows, replace=False))
-    sample_ND = np.empty((wanted.size, dim), dtype=np.float32)
-    seen = 0
-    for batch in batches:
-        rows = len(batch.item_ids)
-        if seen + rows > total_rows:
-            break
-        low, high = np.searchsorted(wanted, [seen, seen + rows])
-        sample_ND[low:high] = batch.embeddings_ND[wanted[low:high] - seen]
-        seen += rows
-    else:
-        if seen == total_rows:
-            return sample_ND
-    raise RowsChangedError(f"{total_rows} rows were counted before, but not now")
+
+    def __init__(self, *, total_rows: int, max_rows: int, dim: int, seed: int) -> None:
+        self._positions = np.arange(total_rows)
+        if total_rows > max_rows:
+            drawn = np.random.default_rng(seed).choice(total_rows, size=max_rows, replace=False)
+            self._positions = np.sort(drawn)
+        self._sample_ND = np.empty((self._positions.size, dim), dtype=np.float32)
+        self._filled = 0
+        self.rows_seen = 0
+
+    def add(self, embeddings_ND: FloatArray) -> None:
+        """Take the drawn rows out of the next batch (N×D float32). Rows beyond `total_rows` are counted only."""
+        first, end = self.rows_seen, self.rows_seen + len(embeddings_ND)
+        low, high = np.searchsorted(self._positions, [first, end])
+        self._sample_ND[low:high] = embeddings_ND[self._positions[low:high] - first]
+        self._filled, self.rows_seen = int(high), end
+
+    def rows(self) -> FloatArray:
+        """The rows drawn from all batches so far (N×D float32)."""
+        return self._sample_ND[: self._filled]

@@ -29,6 +29,7 @@ from semid_daemon.generations.imports import CodebookImports
 from semid_daemon.generations.lifecycle import GenerationLifecycle
 from semid_daemon.generations.prepare import GenerationBuilder
 from semid_daemon.generations.source_rows import SourceRows
+from semid_daemon.generations.training import CodebookTraining
 from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.file_encoder import encode_steps
 from semid_daemon.ingest.intake import Intake
@@ -36,6 +37,7 @@ from semid_daemon.ingest.learner import Learner
 from semid_daemon.ingest.pending import PendingFile
 from semid_daemon.ingest.scheduler import FileScheduler
 from semid_daemon.quantizer import describe_device, resolve_device
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.host_metrics import Host
@@ -115,46 +117,25 @@ class Service:
         )
         gpu = (self._device.index or 0) if self._device.type == "cuda" else None
         self._events.gauges += [self._throughput.gauges, self._stages.gauges, Host(config.state_dir, gpu).gauges]
-        self._first_training = FirstTraining(
-            config,
-            store,
-            self._events,
-            progress,
-            self._intake,
-            self._device,
-            watchdog=self._watchdog,
-            stop=stop,
-            doing=self._heartbeat.doing,
-            tick=self._heartbeat.beat,
-            now=now,
-        )
-        self._encoders = EncoderCache(store, config.codebooks_dir, self._device)
+        context = WorkContext(stop, now, self._heartbeat.beat, self._heartbeat.doing)
+        training = CodebookTraining(config, store, self._device, self._watchdog, context)
+        self._first_training = FirstTraining(config, store, self._events, progress, self._intake, training, context)
+        self._encoders = EncoderCache(store, config.codebooks_dir, self._device, self._watchdog)
         self._learner = Learner(config, store, self._device, self._encoders.get)
         self._spool = Spool(config.spool_dir, store.spool.end())
-        builder = GenerationBuilder(
-            config,
-            store,
-            self._events,
-            self._device,
-            self._encoders.get,
-            self._learner,
-            SourceRows(config, store, self._spool),
-            self._watchdog,
-            doing=self._heartbeat.doing,
-            tick=self._heartbeat.beat,
-        )
+        source_rows = SourceRows(config, store, self._spool)
+        builder = GenerationBuilder(config, store, training, self._encoders, self._learner, source_rows, context)
         self._lifecycle = GenerationLifecycle(
             config,
             store,
             self._events,
             self._learner,
             builder,
-            stop=stop,
+            context,
             before_switch=self._scheduler.close,
             wake=self._changed.set,
-            now=now,
         )
-        self._imports = CodebookImports(config, store, self._first_training, self._lifecycle, now)
+        self._imports = CodebookImports(config, store, self._first_training, self._lifecycle, context)
         self._done = 0  # files
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -185,6 +166,8 @@ class Service:
         finally:
             self._scheduler.close()
             self._lifecycle.close()
+            self._imports.close()
+            self._first_training.close()
             self._crash_marker.close()
 
     def _loop(self) -> None:
@@ -234,7 +217,8 @@ class Service:
             self._stop.wait(COMMANDS_S)
             return True
         generation = self._store.generations.active()
-        if generation is None or self._intake.pending or not self._lifecycle.busy:
+        encodes = self._intake.pending or not self._lifecycle.busy
+        if encodes and not self._first_training.busy:
             self._heartbeat.doing("gathering" if generation is None else "encoding")
         worked = self._intake.take_up(_SLICE_S, gathering=generation is None)
         if self._stop.is_set():
@@ -242,9 +226,9 @@ class Service:
         if generation is not None:
             worked = self._encode_some(generation) or worked
             return self._lifecycle.work(idle=not worked) or worked
-        if self._survey_some() or self._intake.queued > 0:
+        if not self._first_training.busy and (self._survey_some() or self._intake.queued > 0):
             return True
-        return self._imports.work(self._intake.unstable) or self._first_training.train_when_enough() or worked
+        return self._imports.work(self._intake.unstable) or self._first_training.work() or worked
 
     def _forget(self) -> None:
         """What is remembered of the database may not be so any more."""

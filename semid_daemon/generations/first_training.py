@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from semid_daemon.base.backoff import pause_s
 from semid_daemon.base.errors import BadFileError, CodebookError, error_text
-from semid_daemon.base.types import Baseline, Codebooks, FloatArray, Tick, TrainingStep
-from semid_daemon.codebooks.baseline import measure_baseline
+from semid_daemon.base.types import Baseline, Codebooks, FloatArray
 from semid_daemon.codebooks.files import save_codebooks
-from semid_daemon.codebooks.sampling import RowsChangedError, max_sample_rows, sample_rows
-from semid_daemon.codebooks.trainers import make_trainer, training_settings
+from semid_daemon.codebooks.sampling import RowSample, RowsChangedError
+from semid_daemon.codebooks.trainers import training_settings
 from semid_daemon.config import Config
 from semid_daemon.drop.open_file import FileChangedError
+from semid_daemon.generations.steps import Steps, run_slice
+from semid_daemon.generations.training import BASELINE_ROWS, CodebookTraining
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.open_embeddings import rows_of, survey, wrong_dimension
 from semid_daemon.ingest.pending import PendingFile
-from semid_daemon.quantizer import Device, Encoder, describe_device
-from semid_daemon.runtime.background import iterate_in_background
-from semid_daemon.runtime.device_watchdog import Watchdog
+from semid_daemon.quantizer import describe_device
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.generations import Origin
 from semid_daemon.store.write.store import Store
 
-_FIRST_PAUSE_S = 10.0
-_BASELINE_ROWS = 65_536
-
 
 @dataclass(frozen=True, slots=True)
-class _Trained:
-    """What a training gave, and the ledger IDs of the files it went over."""
+class _Unpublished:
+    """Trained codebooks. `rows` are the rows trained on, `files` the ledger IDs of the files that hold them."""
 
     codebooks: Codebooks
     rows: int
@@ -43,11 +37,16 @@ class _Trained:
     elapsed_s: float
 
 
-class FirstTraining:
-    """Counts what waits in the intake, and publishes generation 1 once that is enough.
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A training under way, and the gathered files that it reads."""
 
-    `doing` sets what the heartbeat says, `tick` lets it be said.
-    """
+    files: list[PendingFile]
+    steps: Steps
+
+
+class FirstTraining:
+    """Counts the usable rows of pending files, and publishes generation 1 once there are `training.min_rows`."""
 
     def __init__(
         self,
@@ -56,29 +55,21 @@ class FirstTraining:
         events: EventLog,
         progress: Progress,
         intake: Intake,
-        device: Device,
-        *,
-        watchdog: Watchdog,
-        stop: threading.Event,
-        doing: Callable[[str, str], None],
-        tick: Tick,
-        now: Callable[[], float] = time.monotonic,
+        training: CodebookTraining,
+        context: WorkContext,
     ) -> None:
         self._config = config
         self._store = store
         self._events = events
         self._progress = progress
         self._intake = intake
-        self._device = device
-        self._watchdog = watchdog
-        self._stop = stop
-        self._doing = doing
-        self._tick = tick
-        self._now = now
-        self._unpublished: _Trained | None = None
+        self._training = training
+        self._context = context
+        self._job: _Job | None = None
+        self._suspended = False
+        self._unpublished: _Unpublished | None = None
         self._failures = 0
         self._not_before = 0.0
-        self.superseded: Callable[[], bool] = lambda: False  # whether generation 1 comes from elsewhere
 
     def missing_rows(self) -> int:
         """How many more rows are needed before the first training; 0 once there is a generation."""
@@ -87,8 +78,8 @@ class FirstTraining:
         return max(0, self._config.training.min_rows - self._intake.pending.rows_usable)
 
     def next_due_s(self) -> float:
-        """How long until a training that the machine refused is tried again; infinite when there is none."""
-        return self._not_before - self._now() if self._failures else float("inf")
+        """Seconds until a training that failed for want of resources is tried again; infinite when there is none."""
+        return self._not_before - self._context.now() if self._failures else float("inf")
 
     # -- counting ----------------------------------------------------------------------------------
 
@@ -96,149 +87,184 @@ class FirstTraining:
         """A file whose usable rows are not counted yet."""
         return self._intake.pending.first_uncounted()
 
-    def survey(self, waiting: PendingFile) -> None:
-        """Read one file through, to know what is gathered."""
-        self._doing("gathering", waiting.file.name)
-        surveyed = survey(self._store, waiting, self._config.ingest, self._check_dim, self._tick)
-        self._intake.pending[waiting.ledger.id] = surveyed
+    def survey(self, pending: PendingFile) -> None:
+        """Read one file through and count its usable rows.
+
+        Raises BadFileError, FileChangedError or OSError, as reading a drop file does.
+        """
+        self._context.say("gathering", pending.file.name)
+        surveyed = survey(self._store, pending, self._config.ingest, self._check_dim, self._context.tick)
+        self._intake.pending[pending.ledger.id] = surveyed
 
     def _check_dim(self, dim: int) -> None:
-        """The catalogue's dimension is the configured one, else that of the first gathered file with rows to use."""
+        """The catalogue's dimension is the configured one, else that of the first gathered file with usable rows."""
         first = self._intake.pending.first_usable()
         if self._config.quantizer.dim is not None:
-            expected, whose = self._config.quantizer.dim, "quantizer.dim in semid.toml"
+            expected, source = self._config.quantizer.dim, "quantizer.dim in semid.toml"
         elif first is not None and first.ledger.dim is not None:
-            expected, whose = (
-                first.ledger.dim,
-                f"learnt from {first.file.name}; set quantizer.dim to choose another",
-            )
+            expected = first.ledger.dim
+            source = f"learnt from {first.file.name}; set quantizer.dim to choose another"
         else:
             return
         if dim and dim != expected:
-            raise wrong_dimension(dim, expected, whose)
+            raise wrong_dimension(dim, expected, source)
+
+    def _usable_files(self) -> list[PendingFile]:
+        """The counted files that hold usable rows, in the order of their registration."""
+        pending = self._intake.pending
+        return [pending[file_id] for file_id in sorted(pending) if pending[file_id].ledger.rows_usable]
+
+    def _read(self, files: list[PendingFile]) -> Iterable[FloatArray]:
+        return (batch.embeddings_ND for batch in rows_of(files, self._config.ingest, self._context.tick))
 
     # -- training ------------------------------------------------------------------------------------
 
-    def train_when_enough(self) -> bool:
-        """Publish generation 1 once all that lies there is counted, and enough; whether that was tried."""
-        gathered = self._intake.pending
-        if self._now() < self._not_before or not gathered or self.missing_rows() or self.superseded():
+    @property
+    def busy(self) -> bool:
+        """Whether a training is under way."""
+        return self._job is not None
+
+    def suspend(self) -> None:
+        """Train and publish nothing for now: generation 1 is to be imported. May be called from within a tick."""
+        self._suspended = True
+
+    def resume(self) -> None:
+        """The import came to nothing: generation 1 is trained after all."""
+        self._suspended = False
+
+    def work(self) -> bool:
+        """Train for about half a second, once all pending files are counted and there are enough rows.
+
+        Returns whether there was something to do. A fault of the machine puts the training off.
+        """
+        if self._suspended:
+            self._give_up("training ended: generation 1 is imported")
             return False
-        if gathered.first_uncounted() is not None:
+        if self._job is None:
+            self._job = self._next_job()
+        if self._job is None:
             return False
-        # A file without usable rows says nothing, not even of the dimension.
-        waiting = [gathered[file_id] for file_id in sorted(gathered) if gathered[file_id].ledger.rows_usable]
-        if not waiting:
-            return False
+        files = self._job.files
         try:
-            if self._unpublished is None:
-                self._train(waiting)
-            if self._unpublished is not None and not self.superseded():
-                settings = training_settings(self._config.quantizer, self._config.training, self._unpublished.rows)
-                self._publish(self._unpublished, settings)
-            self._failures = 0
+            if run_slice(self._job.steps, self._context):
+                self._job, self._failures = None, 0
+            elif self._context.stop.is_set():
+                self._give_up("training interrupted; it starts anew with the next run")
         except (FileChangedError, BadFileError):
+            self.close()
             self._intake.rescan()  # a gathered file is no longer what it was
-            self._not_before = self._now() + 1.0
+            self._not_before = self._context.now() + 1.0
         except RowsChangedError as error:
+            self.close()
             self._events.info(f"counting the gathered rows anew: {error}")
-            for each in waiting:
-                unknown = replace(each.ledger, rows_usable=None)
-                self._intake.pending[each.ledger.id] = PendingFile(each.file, unknown)
+            for pending in files:
+                unknown = replace(pending.ledger, rows_usable=None)
+                self._intake.pending[pending.ledger.id] = PendingFile(pending.file, unknown)
         except (OSError, MemoryError) as error:
-            self._failures += 1
-            pause = pause_s(_FIRST_PAUSE_S, self._failures)
-            self._not_before = self._now() + pause
-            self._events.warning(f"training put off: {error_text(error)}; tried again in {pause:,.0f} s")
+            self.close()
+            self._put_off(error)
+        except BaseException:
+            self.close()
+            raise
         return True
 
-    def _train(self, waiting: list[PendingFile]) -> None:
-        quantizer, training = self._config.quantizer, self._config.training
-        dim = next(each.ledger.dim for each in waiting if each.ledger.dim)
-        total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
-        self._doing("gathering", "sampling the rows to train on")
-        sample_ND = sample_rows(
-            rows_of(waiting, self._config.ingest, self._tick),
-            total_rows=total_rows,
-            max_rows=max_sample_rows(dim, training.max_memory_mb, quantizer.beam_width),
-            dim=dim,
-            seed=quantizer.seed,
-        )
+    def close(self) -> None:
+        """End a training that is under way: it starts anew."""
+        if self._job is not None:
+            self._job.steps.close()
+            self._job = None
+
+    def _give_up(self, why: str) -> None:
+        if self.busy:
+            self._events.info(why)
+        self.close()
+
+    def _put_off(self, error: Exception) -> None:
+        self._failures += 1
+        pause = pause_s(self._config.ingest.retry_s, self._failures)
+        self._not_before = self._context.now() + pause
+        self._events.warning(f"training put off: {error_text(error)}; tried again in {pause:,.0f} s")
+
+    def _next_job(self) -> _Job | None:
+        if self._context.now() < self._not_before or self.missing_rows() or self.next_to_survey() is not None:
+            return None
+        files = self._usable_files()
+        return _Job(files, self._steps(files)) if files else None
+
+    def _steps(self, files: list[PendingFile]) -> Steps:
+        """Train unless that is done already, and publish."""
+        if self._unpublished is None:
+            self._unpublished = yield from self._trained(files)
+        if not self._suspended:
+            trained = self._unpublished
+            settings = training_settings(self._config.quantizer, self._config.training, trained.rows)
+            self._publish(trained, settings, origin="first")
+
+    def _trained(self, files: list[PendingFile]) -> Generator[None, None, _Unpublished]:
+        quantizer = self._config.quantizer
+        dim = next(pending.ledger.dim for pending in files if pending.ledger.dim)
+        total_rows = sum(pending.ledger.rows_usable or 0 for pending in files)
+        self._context.say("gathering", "sampling the rows to train on")
+        sample_ND = yield from self._sample(files, total_rows, self._training.max_rows(dim), dim)
         self._events.info(
-            f"training generation 1 on {sample_ND.shape[0]:,} of {total_rows:,} rows × {dim}: {quantizer.layers} layers"
-            f" of {quantizer.codebook_size} codes, {training.trainer}, on {describe_device(self._device)}"
+            f"training generation 1 on {len(sample_ND):,} of {total_rows:,} rows × {dim}: {quantizer.layers} layers"
+            f" of {quantizer.codebook_size} codes, {self._config.training.trainer},"
+            f" on {describe_device(self._training.device)}"
         )
-        started = self._now()
-        rest: Callable[[], Iterable[FloatArray]] | None = None
-        if sample_ND.shape[0] < total_rows:
-
-            def rest() -> Iterable[FloatArray]:
-                return (batch.embeddings_ND for batch in rows_of(waiting, self._config.ingest, self._tick))
-
-        codebooks = self._run(sample_ND, rest)
-        if codebooks is not None:
-            baseline = measure_baseline(Encoder(codebooks, self._device), sample_ND, total_rows, self._tick)
-            files = [each.ledger.id for each in waiting]
-            self._unpublished = _Trained(codebooks, sample_ND.shape[0], baseline, files, self._now() - started)
-
-    def _run(self, sample_ND: FloatArray, rest: Callable[[], Iterable[FloatArray]] | None) -> Codebooks | None:
-        """Train on the sample, and where it is not all of the rows go over all of them; None when interrupted."""
-        quantizer, training = self._config.quantizer, self._config.training
-        trainer = make_trainer(quantizer, training, self._device)
-        run = self._store.telemetry.next_training_run()
+        started = self._context.now()
+        trainer = self._training.trainer()
+        read_all = (lambda: self._read(files)) if len(sample_ND) < total_rows else None
         with self._progress.task("training", trainer.max_steps, "steps") as advance:
-            steps = iterate_in_background(trainer.train(sample_ND), self._tick)
-            if rest is not None:
-                # Here the reading of files sees to the heartbeat.
-                steps = itertools.chain(steps, trainer.refine(rest, training.epochs))
-            for step in self._watchdog.each(steps, "training: one step"):
-                self._record(run, step)
+            for _ in self._training.run(trainer, sample_ND, read_all):
                 advance(1)
-                if self._stop.is_set():
-                    self._events.info("training interrupted; it starts anew with the next run")
-                    return None
-                if self.superseded():
-                    self._events.info("training ended: generation 1 is imported")
-                    return None
-        return trainer.codebooks
+                yield
+        baseline = self._training.baseline(trainer.codebooks, sample_ND, total_rows)
+        elapsed_s = self._context.now() - started
+        return _Unpublished(trainer.codebooks, len(sample_ND), baseline, _ids(files), elapsed_s)
 
-    def _record(self, run: str, step: TrainingStep) -> None:
-        self._store.telemetry.add_training_steps(run, [step])
-        self._doing("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
-        self._tick()
+    def _sample(
+        self, files: list[PendingFile], total_rows: int, max_rows: int, dim: int
+    ) -> Generator[None, None, FloatArray]:
+        """Rows of the files. Raises RowsChangedError where they do not hold `total_rows` usable rows."""
+        seed = self._config.quantizer.seed
+        sample = RowSample(total_rows=total_rows, max_rows=max_rows, dim=dim, seed=seed)
+        for embeddings_ND in self._read(files):
+            sample.add(embeddings_ND)
+            yield
+        if sample.rows_seen != total_rows:
+            raise RowsChangedError(f"{total_rows} rows were counted before, {sample.rows_seen} now")
+        return sample.rows()
 
-    def begin_with(self, codebooks: Codebooks, settings: Mapping[str, str]) -> None:
-        """Publish codebooks that were trained elsewhere as generation 1; new rows are judged by those gathered.
+    # -- publishing ----------------------------------------------------------------------------------
 
-        Raises CodebookError where gathered files are of another dimension: all of them would be rejected.
+    def publish_imported(self, codebooks: Codebooks, settings: Mapping[str, str]) -> Steps:
+        """Publish codebooks that were trained elsewhere as generation 1; new rows will be compared with those gathered.
+
+        Raises CodebookError where gathered files have another dimension, since all of them would be rejected;
+        RowsChangedError, BadFileError, FileChangedError or OSError where they cannot be read as they were counted.
         """
-        started = self._now()
-        gathered = self._intake.pending
-        waiting = [gathered[file_id] for file_id in sorted(gathered) if gathered[file_id].ledger.rows_usable]
-        for each in waiting:
-            if each.ledger.dim != codebooks.dim:
+        self.close()
+        started = self._context.now()
+        files = self._usable_files()
+        for pending in files:
+            if pending.ledger.dim != codebooks.dim:
                 raise CodebookError(
-                    f"{each.file.name} has dim {each.ledger.dim}, the codebooks {codebooks.dim}; nothing was published"
+                    f"{pending.file.name} has dim {pending.ledger.dim}, the codebooks {codebooks.dim};"
+                    " nothing was published"
                 )
-        total_rows = sum(each.ledger.rows_usable or 0 for each in waiting)
+        total_rows = sum(pending.ledger.rows_usable or 0 for pending in files)
         baseline = None
-        if waiting:
-            self._doing("gathering", "sampling the rows to judge new ones by")
-            memory_mb = self._config.training.max_memory_mb
-            sample_ND = sample_rows(
-                rows_of(waiting, self._config.ingest, self._tick),
-                total_rows=total_rows,
-                max_rows=min(_BASELINE_ROWS, max_sample_rows(codebooks.dim, memory_mb, codebooks.beam_width)),
-                dim=codebooks.dim,
-                seed=self._config.quantizer.seed,
-            )
-            baseline = measure_baseline(Encoder(codebooks, self._device), sample_ND, total_rows, self._tick)
-        files = [each.ledger.id for each in waiting]
-        trained = _Trained(codebooks, total_rows, baseline, files, self._now() - started)
+        if files:
+            self._context.say("gathering", "sampling the rows that new ones are compared with")
+            max_rows = min(BASELINE_ROWS, self._training.max_rows(codebooks.dim))
+            sample_ND = yield from self._sample(files, total_rows, max_rows, codebooks.dim)
+            baseline = self._training.baseline(codebooks, sample_ND, total_rows)
+        elapsed_s = self._context.now() - started
+        trained = _Unpublished(codebooks, total_rows, baseline, _ids(files), elapsed_s)
         self._publish(trained, settings, origin="imported")
 
-    def _publish(self, trained: _Trained, settings: Mapping[str, str], origin: Origin = "first") -> None:
-        """The file first, durably; then the row that names it. A crash between leaves an orphan, collected at start."""
+    def _publish(self, trained: _Unpublished, settings: Mapping[str, str], origin: Origin) -> None:
+        """The file first, durably; then the row that names it. A crash between leaves an orphan, deleted at start."""
         fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
         generation = self._store.generations.publish(
             fingerprint,
@@ -252,3 +278,7 @@ class FirstTraining:
         )
         self._unpublished = None
         self._events.info(f"generation {generation.number} published after {trained.elapsed_s:.1f} s: {fingerprint}")
+
+
+def _ids(files: list[PendingFile]) -> list[int]:
+    return [pending.ledger.id for pending in files]

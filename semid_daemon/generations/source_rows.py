@@ -1,4 +1,4 @@
-"""Embeddings of items that have their ID already: kept in the finished files, or in the spool, to be encoded again."""
+"""Embeddings of items that already have an ID, read again from the finished files or from the spool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import BadFileError, StoreError
 from semid_daemon.base.row_hash import row_hashes
-from semid_daemon.base.types import EmbeddingBatch, FloatArray
+from semid_daemon.base.types import EmbeddingBatch, FloatArray, SpoolRecord
 from semid_daemon.codebooks.spool import Spool
 from semid_daemon.config import Config
 from semid_daemon.drop.locate import find_source
@@ -28,9 +28,9 @@ class RowsGoneError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SourceChunk:
-    """The rows of one chunk that are their items' in some generation, with the hashes of the embeddings as they came.
+    """The rows of a chunk that are still current in a generation, with the hash of each original embedding.
 
-    Of rows from the spool those differ from the hashes of what is in `batch`, which is rounded.
+    The spool rounds embeddings: rows from there have other hashes than `contents`.
     """
 
     chunk: Chunk
@@ -39,63 +39,83 @@ class SourceChunk:
 
 
 class SourceRows:
-    """Reads chunks again. A file stays open for as long as its chunks are asked for one after the other."""
+    """Reads the rows of committed chunks again. A file stays open while its chunks are read one after the other."""
 
     def __init__(self, config: Config, store: Store, spool: Spool) -> None:
         self._config = config
         self._store = store
         self._spool = spool
-        self._open: tuple[int, int, Iterator[EmbeddingBatch]] | None = None  # file, its next row, what is to come
+        self._open: tuple[int, int, Iterator[EmbeddingBatch]] | None = None  # file, its next row, its further batches
         self._closing = contextlib.ExitStack()
 
     def close(self) -> None:
-        """Let go of the file that is open."""
+        """Close the file that is open."""
         self._open = None
         self._closing.close()
 
+    def catalogue(self, generation: int, through: int) -> Iterator[SourceChunk]:
+        """The current rows of a generation from all chunks up to `through`, in the order of their commits.
+
+        Raises RowsGoneError as `read` does.
+        """
+        after = 0
+        while chunks := self._store.chunks.after(after, most=1_000):
+            for chunk in chunks:
+                if chunk.id > through:
+                    return
+                yield self.read(chunk, generation)
+            after = chunks[-1].id
+
     def read(self, chunk: Chunk, generation: int) -> SourceChunk:
-        """The chunk's rows that are their items' in a generation, by item once each; perhaps none.
+        """The chunk's rows that are still current in a generation, one for each item; possibly none.
 
         Raises RowsGoneError when they are not kept any more.
         """
         record = self._store.spool.record(chunk.id)
         if record is not None:
-            try:
-                item_ids, rows_ND = self._spool.read(record)
-            except (StoreError, OSError) as error:
-                raise RowsGoneError(str(error)) from error
-            contents = self._store.items.hashes_of_chunk(generation, chunk.id, item_ids)
-            return _kept(chunk, item_ids, rows_ND, contents, range(len(item_ids)))
+            return self._read_spool(record, chunk, generation)
         failures = []
         for file in self._files(chunk):
             try:
-                batch = self._batch(file, chunk)
+                found = self._read_file(file, chunk, generation)
             except (BadFileError, FileChangedError, OSError) as error:
                 self.close()
                 failures.append(f"{file.path}: {error}")
                 continue
-            contents = self._store.items.hashes_of_chunk(generation, chunk.id, batch.item_ids)
-            # The same item may come twice in a file; and the file may be another by now.
-            hashes = row_hashes(batch.embeddings_ND).tolist()
-            positions = [
-                position
-                for position, item_id in enumerate(batch.item_ids)
-                if item_id in contents and hashes[position] == contents[item_id]
-            ]
-            found = {batch.item_ids[position]: position for position in positions}
-            if len(found) == len(contents) and contents:
-                return _kept(chunk, batch.item_ids, batch.embeddings_ND, contents, sorted(found.values()))
+            if found is not None:
+                return found
             self.close()
-            if not contents and self._is_superseded(chunk, generation):
-                return _kept(chunk, [], batch.embeddings_ND[:0], {}, ())
             failures.append(f"{file.path}: not the file that was encoded")
         if self._is_superseded(chunk, generation):
-            return _kept(chunk, [], np.empty((0, 1), np.float32), {}, ())
+            return _source_chunk(chunk, [], np.empty((0, 1), np.float32), {}, ())
         name = self._store.files.content(chunk.file_id).names[0]
         why = "; ".join(failures) if failures else f"neither in {self._config.done_dir} nor in {self._config.drop_dir}"
         raise RowsGoneError(
             f"{name}: its embeddings are not kept: {why}; put the file back into {self._config.done_dir}"
         )
+
+    def _read_spool(self, record: SpoolRecord, chunk: Chunk, generation: int) -> SourceChunk:
+        try:
+            item_ids, rows_ND = self._spool.read(record)
+        except (StoreError, OSError) as error:
+            raise RowsGoneError(str(error)) from error
+        contents = self._store.items.hashes_of_chunk(generation, chunk.id, item_ids)
+        return _source_chunk(chunk, item_ids, rows_ND, contents, range(len(item_ids)))
+
+    def _read_file(self, file: DropFile, chunk: Chunk, generation: int) -> SourceChunk | None:
+        """The chunk's current rows from a file; None where it does not hold all of them."""
+        batch = self._batch(file, chunk)
+        contents = self._store.items.hashes_of_chunk(generation, chunk.id, batch.item_ids)
+        # An item may occur twice in a file, and the file may be another one by now: the hashes tell.
+        hashes = row_hashes(batch.embeddings_ND).tolist()
+        positions = {
+            item_id: position
+            for position, item_id in enumerate(batch.item_ids)
+            if item_id in contents and hashes[position] == contents[item_id]
+        }
+        if contents and len(positions) == len(contents):
+            return _source_chunk(chunk, batch.item_ids, batch.embeddings_ND, contents, sorted(positions.values()))
+        return None
 
     def _is_superseded(self, chunk: Chunk, generation: int) -> bool:
         """Whether every row of the chunk has been replaced since."""
@@ -126,14 +146,15 @@ class SourceRows:
         return batch
 
 
-def _kept(
+def _source_chunk(
     chunk: Chunk,
     item_ids: list[str],
     rows_ND: FloatArray,
     contents: dict[str, int],
     positions: range | list[int] | tuple[()],
 ) -> SourceChunk:
+    """The rows at the positions whose item is among `contents`, the hashes by item."""
     chosen = [position for position in positions if item_ids[position] in contents]
-    names = [item_ids[position] for position in chosen]
-    batch = EmbeddingBatch(chunk.first_row, len(names), names, np.ascontiguousarray(rows_ND[chosen]))
-    return SourceChunk(chunk, batch, [contents[name] for name in names])
+    found = [item_ids[position] for position in chosen]
+    batch = EmbeddingBatch(chunk.first_row, len(found), found, np.ascontiguousarray(rows_ND[chosen]))
+    return SourceChunk(chunk, batch, [contents[item_id] for item_id in found])

@@ -20,23 +20,34 @@ from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.drop import open_file as reading
-from semid_daemon.generations import first_training
-from semid_daemon.generations.first_training import FirstTraining
 from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.pending import PendingFile, PendingFiles
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.runtime.events import EventLog
-from semid_daemon.runtime.progress import PlainProgress
+from semid_daemon.runtime.progress import Advance, PlainProgress, Progress
 from semid_daemon.store.write.chunks import Chunks
 from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
 
-def run(config: Config, stop: threading.Event | None = None) -> Outcome:
+def run(config: Config, stop: threading.Event | None = None, progress: Progress | None = None) -> Outcome:
     make_directories(config)
     with Store(config.database) as store:
-        return Service(config, store, PlainProgress(), stop or threading.Event(), once=True).run()
+        return Service(config, store, progress or PlainProgress(), stop or threading.Event(), once=True).run()
+
+
+class StopAtFirstStep(PlainProgress):
+    """Stops the daemon once the first step of a training is done."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, unit: str = "rows") -> Iterator[Advance]:
+        with super().task(title, total, unit):
+            yield lambda _: self._stop.set() if title == "training" else None
 
 
 def query(config: Config, sql: str) -> list[tuple]:
@@ -174,13 +185,13 @@ def test_stopped_between_chunks_it_goes_on_at_the_right_row(catalogue: Config, c
     assert query(catalogue, "SELECT attempts FROM files WHERE file = 'b.npz'") == [(2,)]
 
 
-def test_training_interrupted_starts_anew(catalogue: Config, clustered: Rows, monkeypatch):
+def test_training_interrupted_starts_anew(catalogue: Config, clustered: Rows):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 80), clustered(80, 16))
     stop = threading.Event()
-    monkeypatch.setattr(FirstTraining, "_record", lambda *_: stop.set())
-    run(catalogue, stop)
-    monkeypatch.undo()
+    run(catalogue, stop, StopAtFirstStep(stop))
     assert query(catalogue, "SELECT count(*) FROM generations") == [(0,)]
+    assert query(catalogue, "SELECT count(*) FROM metrics WHERE run = 'train-1' AND name = 'loss'") == [(1,)]
+    assert query(catalogue, "SELECT count(*) FROM events WHERE message GLOB 'training interrupted*'") == [(1,)]
     run(catalogue)
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
 
@@ -269,12 +280,14 @@ def test_files_that_vanish_are_taken_up_again_when_back(catalogue: Config, clust
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(80,)]
 
 
-def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clustered: Rows, monkeypatch):
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 300), clustered(300, 16))
-    monkeypatch.setattr(first_training, "max_sample_rows", lambda *_: 100)
-    run(catalogue)
-    assert query(catalogue, "SELECT trained_rows FROM generations") == [(100,)]
-    assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(300,)]
+def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clustered: Rows):
+    text = SMALL.replace("[training]", "[training]\nmax_memory_mb = 16").replace("chunk_rows = 50", "chunk_rows = 500")
+    config = parse_config(text.encode(), source="t", root=catalogue.root)
+    rows = 2_200  # 2,048 rows of 1,024 values fit, as they came and as residuals
+    drop_npz(config.drop_dir, "a.npz", ids("a", rows), clustered(rows, 1024))
+    run(config)
+    assert query(config, "SELECT trained_rows FROM generations") == [(2_048,)]
+    assert query(config, "SELECT count(*) FROM semantic_ids") == [(rows,)]
     last = "SELECT layer FROM metrics WHERE run = 'train-1' AND name = 'loss' ORDER BY step DESC LIMIT 3"
     assert sorted(query(catalogue, last)) == [(0,), (1,), (2,)]
 

@@ -77,28 +77,22 @@ def test_fault_50_disk_full_at_commit(tmp_path: Path, clustered: Rows, caplog):
         subprocess.run(["umount", "-l", str(config.state_dir)], check=True)
 
 
-def test_fault_51_disk_full_writing_a_codebook(catalogue: Config, clustered: Rows, monkeypatch):
+def test_fault_51_disk_full_writing_a_codebook(tmp_path: Path, clustered: Rows, monkeypatch):
     """disk full writing a codebook: nothing is published, no second training, published when there is space"""
-    monkeypatch.setattr(first_training, "_FIRST_PAUSE_S", 0.2)
-    save, trained = first_training.save_codebooks, []
-    train = first_training.FirstTraining._run
+    config = configured(tmp_path, ("ingest", "retry_s = 0.2"))
+    save = first_training.save_codebooks
 
     def full_once(*arguments):
         monkeypatch.setattr(first_training, "save_codebooks", save)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def counting(self, *arguments):
-        trained.append(1)
-        return train(self, *arguments)
-
     monkeypatch.setattr(first_training, "save_codebooks", full_once)
-    monkeypatch.setattr(first_training.FirstTraining, "_run", counting)
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 70), clustered(70, 16))
-    with live(catalogue):
-        wait_until(lambda: items(catalogue) == 70)
-    assert len(trained) == 1
-    assert_sound(catalogue, 70)
-    assert query(catalogue, "SELECT count(*) FROM events WHERE message GLOB 'training put off: No space*'") == [(1,)]
+    drop_npz(config.drop_dir, "a.npz", ids("a", 70), clustered(70, 16))
+    with live(config):
+        wait_until(lambda: items(config) == 70)
+    assert query(config, "SELECT DISTINCT run FROM metrics WHERE run GLOB 'train-*'") == [("train-1",)]
+    assert_sound(config, 70)
+    assert query(config, "SELECT count(*) FROM events WHERE message GLOB 'training put off: No space*'") == [(1,)]
 
 
 def test_fault_52_database_corrupt(trained: Config):
