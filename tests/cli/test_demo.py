@@ -1,4 +1,4 @@
-"""The demo, ended early."""
+"""`semid demo`, whole and ended early."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.config import load_config
+from tests.cli import tools
 from tests.faults.tools import SEMID, query, state_of, wait_until
 
 
@@ -33,3 +34,18 @@ def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number:
     assert said.splitlines()[-1] == f"semid: the demo was stopped; `semid run -c {root / 'semid.toml'}` goes on with it"
     assert query(config, "SELECT state FROM daemon") == [("stopped",)]
     assert query(config, "SELECT count(*) FROM generations") == [(0,)]
+
+
+def test_demo(tmp_path: Path):
+    ran = tools.semid("demo", "--dir", tmp_path / "demo", "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    assert "3,618 items have a semantic ID" in ran.stdout
+    assert "numpy\t" in ran.stdout
+    assert tools.items(tmp_path / "demo") == 3618
+    assert tools.query(tmp_path / "demo", "SELECT file, status, rows FROM files") == [
+        ("packages-1.npz", "done", 1809),
+        ("packages-2.parquet", "done", 1809),
+    ]
+    again = tools.semid("demo", "--dir", tmp_path / "demo")
+    assert again.returncode == 78
+    assert "holds a catalogue already" in again.stderr

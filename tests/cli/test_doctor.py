@@ -1,14 +1,17 @@
-"""What `semid doctor` says of embeddings that are kept to be encoded again. The rest is with the faults and the CLI."""
+"""`semid doctor`, and its findings on embeddings kept for a refresh. Its other findings are with the faults."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from semid_daemon.cli.doctor import Finding, examine
 from semid_daemon.config import Config
-from tests.catalogues import Rows
+from tests.catalogues import Rows, drop_npz, ids
+from tests.cli.tools import semid
 from tests.faults.tools import trained_catalogue
 
 
@@ -59,3 +62,25 @@ def test_where_no_embeddings_are_kept_none_are_missed(tmp_path: Path, clustered:
     kept.unlink()
 
     assert not [each for each in examine(config) if each.check == "embeddings"]
+
+
+def test_doctor(small: Path, clustered: Rows):
+    drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
+    semid("run", "--once", cwd=small)
+    healthy = semid("doctor", "--json", cwd=small)
+    assert healthy.returncode == 0, healthy.stdout
+    findings = json.loads(healthy.stdout)
+    assert {finding["check"] for finding in findings} >= {"database", "codebooks", "directories", "device", "sqlite"}
+    assert not [finding for finding in findings if finding["level"] == "error"]
+    (codebooks,) = (small / "state" / "codebooks").iterdir()
+    codebooks.write_bytes(codebooks.read_bytes()[:-1] + b"x")
+    connection = sqlite3.connect(small / "state" / "semid.db")
+    connection.execute("UPDATE _generations SET items = items + 1")
+    connection.execute("UPDATE _code_usage SET items = items + 1 WHERE layer = 1 AND code = 2")
+    connection.commit()
+    connection.close()
+    ill = semid("doctor", cwd=small)
+    assert ill.returncode == 1
+    for fault in ("not what its fingerprint says", "items are not counted right: 1", "codes whose use is not"):
+        assert fault in ill.stdout
+    assert "restore a backup" in ill.stdout

@@ -18,7 +18,7 @@ from semid_daemon.command_client import send_command
 from semid_daemon.config import load_config
 from semid_daemon.daemon.outcome import Outcome
 from tests.catalogues import SMALL, Rows, drop_npz, ids
-from tests.cli.test_cli import SEMID, environment, query
+from tests.cli.tools import SEMID, environment, query
 from tests.daemon.test_service import run
 
 D = 16

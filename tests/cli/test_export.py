@@ -1,0 +1,67 @@
+"""`semid export`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.tools import SEMID, environment, invoke, query, semid
+
+
+def test_export(encoded: Path, tmp_path: Path):
+    done = semid("export", "-c", encoded / "semid.toml", "--format", "npy", tmp_path / "sids.npy")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "170 items of generation 1, npy; beside it sids.npy.ids.json, sids.npy.semid.json" in done.stderr
+    item_ids = json.loads((tmp_path / "sids.npy.ids.json").read_text())
+    found = [
+        (item_id, "-".join(map(str, row[:-1])), row[-1])
+        for item_id, row in zip(item_ids, np.load(tmp_path / "sids.npy").tolist(), strict=True)
+    ]
+    assert sorted(found) == query(encoded, "SELECT item_id, semantic_id, suffix FROM semantic_ids ORDER BY item_id")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--format", "csv", "--since", "soon", "x"], "no time like"),
+        (["--format", "csv", "--prefix", "1-", "x"], "is not codes"),
+        (["--format", "xml", "x"], "'xml' is not one of 'grid'"),
+        (["--format", "csv", "--generation", "4", "x"], "there is no generation 4; there are: 1"),
+        (["--format", "csv", "nowhere/x"], "no such directory"),
+        (["--format", "parquet", "DROP/x.parquet"], "lies in the drop directory"),
+        (["--format", "faiss", "x"], "subtracts without normalizing"),
+    ],
+)
+def test_export_refuses_in_one_line(encoded: Path, tmp_path: Path, monkeypatch, arguments: list[str], says: str):
+    arguments = [argument.replace("DROP", str(encoded / "drop")) for argument in arguments]
+    monkeypatch.chdir(tmp_path)
+    done = invoke("export", "-c", encoded / "semid.toml", *arguments)
+    assert done.exit_code in (1, 2, 78)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_killed_before_its_end_leaves_the_old_one(encoded: Path, tmp_path: Path):
+    (tmp_path / "ids.csv").write_text("old")
+    command = [*SEMID, "export", "-c", encoded / "semid.toml", "--format", "csv", tmp_path / "ids.csv"]
+    killed = subprocess.run(
+        command, env={**environment(), "SEMID_FAILPOINT": "export-written"}, capture_output=True, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "ids.csv").read_text() == "old"
+    left = [name for name in os.listdir(tmp_path) if name != "ids.csv"]
+    assert all(name.startswith(".ids.csv.") and name.endswith(".part") for name in left)
+
+
+def test_sigterm_leaves_nothing_half_written(encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("semid_daemon.export.writing._origin", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    done = invoke("export", "-c", encoded / "semid.toml", "--format", "csv", tmp_path / "ids.csv")
+    assert done.exit_code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
