@@ -61,7 +61,7 @@ def encode(
     if codebook_file is not None and generation is not None:
         raise click.UsageError("give --codebooks or --generation")
     # torch takes seconds to import; --help and wrong options do not wait for it.
-    from semid_daemon.cli.encode_offline import encode_files
+    from semid_daemon.cli.parquet_encoder import encode_files
     from semid_daemon.codebooks.api import Codebooks
 
     if codebook_file is None:

@@ -5,30 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from semid_daemon.base.drop_file import DropFile, FieldNames
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.base.text import escape, printable
+from semid_daemon.base.text import escape
+from semid_daemon.cli.named_file import open_named_file
 from semid_daemon.cli.options import config_option, json_option, optional_config
 from semid_daemon.config import Ingest
-from semid_daemon.drop.open_file import FileChangedError
-from semid_daemon.drop.scan import possible_sidecars, signature_of
-from semid_daemon.formats import SIDECAR_SUFFIXES, EmbeddingSource
-from semid_daemon.ingest.open_embeddings import open_embeddings, usable
-from semid_daemon.runtime.progress import start_logging
+from semid_daemon.ingest.open_embeddings import usable
+from semid_daemon.runtime.progress import Advance, start_logging
 
 _FIRST_IDS = 5
-
-Advance = Callable[[int], None]
 
 
 @click.command()
@@ -95,42 +88,6 @@ class Inspected:
     rejected: Mapping[str, int] = field(default_factory=dict)
 
 
-def file_at(path: Path, fields: FieldNames) -> DropFile:
-    """The file at a path with the sidecar that belongs to it, as the drop directory would give it.
-
-    Links are followed. Raises OSError, or BadFileError for what is no file.
-    """
-    named = path.absolute()
-    found = named.resolve(strict=True)
-    if not found.is_file():
-        raise BadFileError("is no regular file; give the files of a directory one by one")
-    sidecar = next((candidate for candidate in possible_sidecars(named, SIDECAR_SUFFIXES) if candidate.is_file()), None)
-    behind = sidecar.resolve() if sidecar else None
-    return DropFile(
-        path=found,
-        name=printable(Path(named.name)),
-        signature=signature_of(os.stat(found)),
-        sidecar=behind,
-        sidecar_signature=signature_of(os.stat(behind)) if behind else None,
-        fields=fields,
-    )
-
-
-@contextmanager
-def opened_at(path: Path, fields: FieldNames) -> Iterator[tuple[DropFile, EmbeddingSource]]:
-    """A file opened as embeddings, checked in the end to be the same still.
-
-    Raises BadFileError for a file that cannot be used, OSError for one that cannot be read.
-    """
-    file = file_at(path, fields)
-    try:
-        with open_embeddings(file) as (opened, source):
-            yield file, source
-            opened.check_unchanged()
-    except FileChangedError as error:
-        raise BadFileError(str(error)) from error
-
-
 def inspect_file(path: Path, settings: Ingest, on_open: Callable[[int], Advance]) -> Inspected:
     """Read a whole file as the daemon would. `on_open` takes its number of rows and returns a callback for progress.
 
@@ -139,7 +96,7 @@ def inspect_file(path: Path, settings: Ingest, on_open: Callable[[int], Advance]
     rejected: Counter[str] = Counter()
     first_ids: list[str] = []
     rows_usable = 0
-    with opened_at(path, settings.fields) as (file, source):
+    with open_named_file(path, settings.fields) as (file, source):
         advance = on_open(source.rows)
         for read in source.batches(settings.chunk_rows):
             batch = usable(read, settings)

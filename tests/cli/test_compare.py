@@ -29,11 +29,11 @@ def test_compare_in_words_and_as_json(grown: Config):
     assert found["churn"]["moved_by_layer"] == by_layer
     assert f"{by_layer[0] / 500:.2%}) " not in text  # padded
     assert f"{1 - by_layer[0] / 500:7.2%} keep it" in text
-    names = {(each["name"], each["layer"]) for each in found["quality"]}
+    names = {(figure["name"], figure["layer"]) for figure in found["quality"]}
     assert {("error", None), ("unique_rate", None), ("neighbour_recall", 2), ("perplexity", 0)} <= names
-    assert all(each["old"] is not None and each["new"] is not None for each in found["quality"])
+    assert all(figure["old"] is not None and figure["new"] is not None for figure in found["quality"])
     listed = invoke("compare", "-c", grown.root / "semid.toml", "--moved").stdout.splitlines()
-    assert listed == ["\t".join(each) for each in moved]
+    assert listed == ["\t".join(move) for move in moved]
     assert len(json.loads(invoke("compare", "-c", grown.root / "semid.toml", "--moved", "--json").stdout)) == len(moved)
 
 

@@ -16,7 +16,7 @@ from tests.faults.tools import trained_catalogue
 
 
 def of_embeddings(config: Config) -> Finding:
-    (finding,) = (each for each in examine(config) if each.check == "embeddings")
+    (finding,) = (finding for finding in examine(config) if finding.check == "embeddings")
     return finding
 
 
@@ -61,7 +61,7 @@ def test_where_no_embeddings_are_kept_none_are_missed(tmp_path: Path, clustered:
     (kept,) = config.done_dir.iterdir()
     kept.unlink()
 
-    assert not [each for each in examine(config) if each.check == "embeddings"]
+    assert not [finding for finding in examine(config) if finding.check == "embeddings"]
 
 
 def test_doctor(small: Path, clustered: Rows):

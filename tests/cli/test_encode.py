@@ -60,7 +60,7 @@ def test_sigterm_leaves_nothing_half_written(
     encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clustered: Rows
 ):
     monkeypatch.setattr(
-        "semid_daemon.cli.encode_offline.semantic_ids_of", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        "semid_daemon.cli.parquet_encoder.semantic_ids_of", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
     )
     drop_npz(encoded, "rows.npz", ids("a", 60), clustered(60, 16))
     done = invoke("encode", "-c", encoded / "semid.toml", encoded / "rows.npz", "-o", tmp_path / "ids.parquet")

@@ -16,7 +16,7 @@ def test_generations(grown: Config):
     assert "2  ready" in lines[1]
     assert "500 items  from the candidate of generation 1  not published" in lines[1]
     listed = json.loads(invoke("generations", "-c", grown.root / "semid.toml", "--json").stdout)
-    assert [(each["generation"], each["status"], each["items"], each["behind"]) for each in listed] == [
+    assert [(row["generation"], row["status"], row["items"], row["behind"]) for row in listed] == [
         (1, "active", 500, 0),
         (2, "ready", 500, 0),
     ]

@@ -58,7 +58,7 @@ def test_init_run_status_lookup(tmp_path: Path, clustered: Rows):
     assert item["semantic_id"] == "-".join(map(str, item["codes"]))
     assert 0 < len(item["siblings"]) <= 20
     found = json.loads(semid("lookup", "--prefix", item["semantic_id"], "--json", cwd=root).stdout)
-    assert "a7" in [each["item_id"] for each in found]
+    assert "a7" in [item["item_id"] for item in found]
     unknown = semid("lookup", "a7", "nobody", cwd=root)
     assert unknown.returncode == 1
     assert unknown.stdout.startswith("a7\t")
@@ -93,7 +93,7 @@ def test_wrong_configuration(small: Path):
     ids=lambda arguments: arguments[0],
 )
 def test_mistakes_are_told_in_one_line(small: Path, arguments: list[str]):
-    done = semid(*(str(small / "semid.toml") if each == "CATALOGUE" else each for each in arguments))
+    done = semid(*(str(small / "semid.toml") if word == "CATALOGUE" else word for word in arguments))
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("semid: ")

@@ -1,4 +1,4 @@
-"""IDs for files of embeddings by given codebooks, without daemon and database."""
+"""Semantic IDs of files of embeddings, written as parquet. Needs neither a daemon nor a database."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 
 from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import BadFileError, MachineError
-from semid_daemon.cli.inspect import Advance, opened_at
+from semid_daemon.cli.named_file import open_named_file
 from semid_daemon.codebooks.api import Codebooks, semantic_ids_of
 from semid_daemon.config import Ingest
 from semid_daemon.export.columns import CODES, code_lists
 from semid_daemon.ingest.open_embeddings import usable, wrong_dimension
+from semid_daemon.runtime.progress import Advance
 
 
 def encode_files(
@@ -27,10 +28,11 @@ def encode_files(
     settings: Ingest,
     on_open: Callable[[Path, int], Advance],
 ) -> tuple[int, dict[str, int]]:
-    """Write `item_id, semantic_id, codes` of every usable row of some files to a parquet file, whole or not at all.
+    """Write `item_id, semantic_id, codes` of every usable row of the files to a parquet file, whole or not at all.
 
-    Rows come in the order of the files; an item that occurs twice is there twice. Gives the number of rows
-    written, and of those left out by reason. Raises BadFileError naming the file that cannot be used,
+    Rows keep the order of the files; an item that occurs twice is written twice. `on_open` takes a path and its
+    number of rows and returns a callback for progress. Returns the number of rows written, and the rows left out by
+    reason. Raises BadFileError naming the file that cannot be used,
     MachineError when `out` cannot be written, OSError when a file cannot be read.
     """
     written = 0
@@ -40,7 +42,7 @@ def encode_files(
     with _output(out) as partial, pq.ParquetWriter(partial, schema) as writer:
         for path in paths:
             try:
-                with opened_at(path, settings.fields) as (_, source):
+                with open_named_file(path, settings.fields) as (_, source):
                     if source.rows and source.dim != codebooks.dim:
                         raise wrong_dimension(source.dim, codebooks.dim, "the codebooks")
                     advance = on_open(path, source.rows)
