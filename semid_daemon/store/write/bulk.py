@@ -1,4 +1,4 @@
-"""Very many rows in few statements: one of a hundred rows costs half of what a hundred statements do."""
+"""Very many rows in few statements: one statement of 128 rows costs half of 128 statements."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LISTED_AT_ONCE = 50_000
 def insert_rows(
     connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]], row: str | None = None
 ) -> None:
-    """Run an INSERT for all rows of some columns of equal length; `{}` in it stands for the rows of VALUES.
+    """Run an INSERT for all rows of columns of equal length; `{}` in `sql` stands for the rows of VALUES.
 
-    `row` is what stands for one of them, where some of its values are the same for all: "(7, ?, ?)".
+    `row` is the text of one row of VALUES, where some of its values are the same for all: "(7, ?, ?)".
     """
     width, rows = len(columns), len(columns[0])
     flat: list[Any] = [None] * (width * rows)
@@ -35,9 +35,10 @@ def insert_rows(
 def select_rows(
     connection: sqlite3.Connection, sql: str, columns: Sequence[Sequence[Any]], *constants: Any
 ) -> Iterator[tuple[Any, ...]]:
-    """Rows of a SELECT over `given`, which are the rows of some columns (c0, c1…); `constants` are its own values.
+    """Yield the rows of a SELECT over the table `given`, whose columns c0, c1… are `columns` of equal length.
 
-    Values that come sorted by the key that they look up cost less: pages are visited in order.
+    `constants` are the values of the placeholders in `sql`. Columns that are sorted by the key that they look up cost
+    less: pages are visited in order.
     """
     width, rows = len(columns), len(columns[0])
     names = ",".join(f"c{index}" for index in range(width))
@@ -59,6 +60,6 @@ def _in_rows(flat: list[Any], width: int) -> Iterator[list[Any]]:
 
 
 def listed(values: Sequence[Any]) -> Iterator[str]:
-    """Values as JSON arrays for json_each, in slices: SQLite takes no text of more than 1,000,000,000 bytes."""
+    """Yield values as JSON arrays for json_each, in slices: SQLite limits a text to 1,000,000,000 bytes."""
     for start in range(0, len(values), _LISTED_AT_ONCE):
         yield json.dumps(values[start : start + _LISTED_AT_ONCE], ensure_ascii=False)

@@ -17,13 +17,15 @@ from semid_daemon.store.write.upgrade import Alive, upgrade
 
 _BUSY_TIMEOUT_S = 10.0
 _CHECK_AT_START_S = 1.0
-_CHECKED_BYTES = 128 << 20  # of a database that is checked as a whole at start
-_LARGE_TABLES = {"_items", "_buckets", "_metrics"}
-# Of a new database. Rows go to random pages of two indexes, and a commit costs by the page more than by the byte.
+_CHECKED_BYTES = 128 << 20  # a database up to this size is checked as a whole at start
+_LARGE_TABLES = {"_items", "_buckets", "_metrics"}  # not checked at start in a larger database
+# Page size of a new database. Rows go to random pages of two indexes, and a commit costs more by the page than by the
+# byte.
 _PAGE_BYTES = 1 << 14
-_WAL_KEPT_BYTES = 64 << 20  # what is left of the write-ahead log's file once it has been checkpointed
-_WAL_BYTES = 256 << 20  # how far it grows before it is checkpointed: pages that many chunks change are moved once
-_CACHE_BYTES = 256 << 20  # of pages; taken as they are read
+_WAL_KEPT_BYTES = 64 << 20  # size to which the write-ahead log's file is truncated after a checkpoint
+# Size at which the write-ahead log is checkpointed: a page that many chunks change is then moved once.
+_WAL_BYTES = 256 << 20
+_CACHE_BYTES = 256 << 20  # page cache, allocated as pages are read
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _MACHINE = {
     sqlite3.SQLITE_PERM: "permission denied",
@@ -40,11 +42,11 @@ _MACHINE = {
 
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into StoreError (damage) or MachineError (for now); mistakes of ours stay what they are."""
+    """Turn SQLite's errors into StoreError (damage) or MachineError (temporary); errors in our SQL pass unchanged."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # of an extended code, the kind
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code of an extended one
         if code in _DAMAGE:
             raise StoreError(f"{path}: damaged: {error}; stop the daemon and restore a backup") from error
         if code in _MACHINE:
@@ -56,10 +58,10 @@ def connect(path: Path, alive: Alive) -> sqlite3.Connection:
     """Open the database for the one writing connection: WAL, FULL, migrated, checked; see `upgrade` for `alive`.
 
     Raises StoreError when the file is not a semid database, is damaged, or was written by a newer
-    semid; MachineError when the machine does not let us.
+    semid; MachineError when the machine prevents it (locks, permissions, space, I/O).
     """
     with store_errors(path):
-        # isolation_level=None: transactions begin and end only where this room says so.
+        # isolation_level=None: transactions begin and end only by the statements below.
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         try:
             version = check_version(connection, path)
@@ -80,7 +82,7 @@ def connect(path: Path, alive: Alive) -> sqlite3.Connection:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """The schema's version, 0 for a new database; refuse one that this code must not touch.
+    """The schema version of a database, 0 for a new one.
 
     Raises StoreError when it is not a semid database, is damaged, or was written by a newer semid.
     """
@@ -99,9 +101,9 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _check_quickly(connection: sqlite3.Connection, path: Path) -> None:
-    """Look for damage for about a second: all of a small database, of a large one all but the tables that grow most.
+    """Look for damage for about a second, in a large database only in the tables that stay small.
 
-    `semid doctor` checks it all.
+    `semid doctor` checks all tables.
     """
     checks = ["PRAGMA quick_check(1)"]
     if path.stat().st_size > _CHECKED_BYTES:

@@ -102,19 +102,17 @@ class Items:
                 raise ValueError(f"generation {generation} places rows by their next best codes: `ranked` is needed")
             last_codes = partial(self._last_codes, generation)
             codes_NL = next_best_codes(codes_NL, written, before.values(), capacity, ranked, last_codes)
-        groups = group_rows(codes_NL, written, before)
+        groups = group_rows(rows, before, codes_NL, written)
         if hashes_N is None:
             all_written = len(written) == len(batch.item_ids)
             hashes_W = row_hashes(batch.embeddings_ND if all_written else batch.embeddings_ND[written])
         else:
             hashes_W = hashes_N[written]
         buckets = self._buckets(generation, groups.bucket_names)
-        return plan_buckets(
-            generation, rows, before, written, codes_NL, groups, buckets, hashes_W, shared=collisions == "shared"
-        )
+        return plan_buckets(generation, groups, buckets, hashes_W, shared=collisions == "shared")
 
     def _known_items(self, generation: int, item_ids: Sequence[str]) -> dict[str, KnownItem]:
-        """Those of the items that have an ID in a generation."""
+        """The items that have an ID in a generation, by item ID."""
         rows = self._database.read_joined(
             "SELECT i.item_id, i.semantic_id, i.suffix, i.content, c.file_id FROM given CROSS JOIN _items i"
             " CROSS JOIN _chunks c ON c.id = i.chunk_id WHERE i.item_id = c0 AND i.generation = ?",
@@ -124,7 +122,7 @@ class Items:
         return {item_id: KnownItem(*values) for item_id, *values in rows}
 
     def _buckets(self, generation: int, semantic_ids: Sequence[str]) -> Buckets:
-        """The buckets of some semantic IDs. Buckets that never had but one item, and have it still, have no row."""
+        """The buckets of semantic IDs (S). A bucket that only ever had one item, and has it still, has no row."""
         sizes_S, next_S, hashes_S = np.zeros((3, len(semantic_ids)), np.int64)
         for index, items, next_suffix in self._database.read_joined(
             "SELECT c1, b.items, b.next_suffix FROM given CROSS JOIN _buckets b"
@@ -273,7 +271,10 @@ class Items:
     def semantic_id_pairs(
         self, old: int, new: int, most: int, after: str = ""
     ) -> tuple[list[tuple[str, str]], str | None]:
-        """Both semantic IDs of the next `most` items that two generations have, and the last item, None at the end."""
+        """Both semantic IDs of the next `most` items that two generations share.
+
+        Also returns the item ID to go on after, None at the end.
+        """
         rows = self._database.read(
             "SELECT a.item_id, a.semantic_id, b.semantic_id FROM _items a JOIN _items b"
             " ON b.item_id = a.item_id AND b.generation = ?"

@@ -44,8 +44,12 @@ class RowPlan:
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """The written rows by their buckets."""
+    """The written rows of a chunk by their buckets."""
 
+    rows: RowPlan
+    before: Mapping[int, KnownItem]  # the items that are replaced, by the position of their row
+    codes_NL: CodeArray  # of all rows, as the collision policy leaves them
+    written: list[int]  # positions of the rows that are written, ascending
     bucket_names: list[str]  # S semantic IDs that change: those of the rows, sorted by codes, then those only left
     bucket_W: Integers  # the index of each row's bucket
     semantic_ids: list[str]  # of each row
@@ -155,8 +159,8 @@ def next_best_codes(
     return chosen_NL
 
 
-def group_rows(codes_NL: CodeArray, written: Sequence[int], before: Mapping[int, KnownItem]) -> RowGroups:
-    """Group the written rows by their semantic IDs. `before` are the replaced items by the position of their row."""
+def group_rows(rows: RowPlan, before: Mapping[int, KnownItem], codes_NL: CodeArray, written: list[int]) -> RowGroups:
+    """Group the written rows by their semantic IDs; the arguments are the fields of the same names."""
     names, bucket_W = _semantic_ids(codes_NL[written])
     semantic_ids: list[str] = np.array(names, dtype=object)[bucket_W].tolist()
     enters_W, old_suffix_W = np.ones(len(written), bool), np.zeros(len(written), np.int64)
@@ -170,23 +174,20 @@ def group_rows(codes_NL: CodeArray, written: Sequence[int], before: Mapping[int,
     left = Counter(before[position].semantic_id for position in moving)
     bucket_names = names + sorted(set(left).difference(names)) if left else names
     left_S = np.array([left[name] for name in bucket_names] if left else np.zeros(len(names)), np.int64)
-    return RowGroups(bucket_names, bucket_W, semantic_ids, enters_W, old_suffix_W, moving, left_S)
+    return RowGroups(
+        rows, before, codes_NL, written, bucket_names, bucket_W, semantic_ids, enters_W, old_suffix_W, moving, left_S
+    )
 
 
 def plan_buckets(
-    generation: int,
-    rows: RowPlan,
-    before: Mapping[int, KnownItem],
-    written: list[int],
-    codes_NL: CodeArray,
-    groups: RowGroups,
-    buckets: Buckets,
-    hashes_W: Integers,
-    *,
-    shared: bool,
+    generation: int, groups: RowGroups, buckets: Buckets, hashes_W: Integers, *, shared: bool
 ) -> BucketPlan:
-    """Decide suffixes and the new state of the buckets. With `shared`, all items of a bucket have suffix 0."""
-    bucket_W = groups.bucket_W
+    """Decide suffixes and the new state of the buckets.
+
+    `buckets` are those of `groups.bucket_names`, `hashes_W` the row hashes of the written rows. With `shared`, all
+    items of a bucket have suffix 0.
+    """
+    written, before, bucket_W = groups.written, groups.before, groups.bucket_W
     entering_W = np.flatnonzero(groups.enters_W)
     bucket_of_entering = bucket_W[entering_W]
     # Suffixes go on from the bucket's next one, in the order of the rows that enter it. A replaced item that stays in
@@ -204,9 +205,9 @@ def plan_buckets(
     new_embeddings, unsure_W = _new_embeddings(distinct_W, bucket_W, hashes_W, buckets, is_replacing=bool(before))
     return BucketPlan(
         generation=generation,
-        rows=rows,
+        rows=groups.rows,
         before=before,
-        codes_NL=codes_NL,
+        codes_NL=groups.codes_NL,
         written=written,
         in_order=in_order_W.tolist(),
         semantic_ids=groups.semantic_ids,
@@ -245,7 +246,7 @@ def _new_embeddings(
 
 
 def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
-    """The distinct semantic IDs of rows of codes (N×L), sorted by codes, and which of them each row has (N)."""
+    """The distinct semantic IDs (S) of rows of codes (N×L), sorted by codes, and the index of each row's (N)."""
     if not len(codes_NL):
         return [], np.empty(0, np.int64)
     order_N = np.lexsort(codes_NL.T[::-1])
@@ -260,12 +261,12 @@ def _semantic_ids(codes_NL: CodeArray) -> tuple[list[str], Integers]:
 
 @cache
 def _code_texts(bits: int) -> list[str]:
-    """Every code of so many bits as text."""
+    """All codes below 2**bits as text."""
     return [str(code) for code in range(1 << bits)]
 
 
 def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:
-    """The place of each row within its group (N), in the order of the rows, and the size of every group."""
+    """The rank of each row within its group (N), in the order of the rows, and the size of every group (S)."""
     sizes_S = np.bincount(group_N, minlength=groups)
     order_N = np.argsort(group_N, kind="stable")
     rank_N = np.empty(len(group_N), np.int64)
@@ -274,7 +275,7 @@ def _ranks(group_N: Integers, groups: int) -> tuple[Integers, Integers]:
 
 
 def _distinct(order_N: Integers, *columns: Integers) -> Integers:
-    """Of rows in an order that sorts them by some columns, those that differ from the one before."""
+    """The first of all equal rows; `order_N` sorts the rows by the columns (N)."""
     is_first_N = np.zeros(len(order_N), bool)
     is_first_N[:1] = True
     for values_N in columns:

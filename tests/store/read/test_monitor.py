@@ -12,12 +12,6 @@ from semid_daemon.store.read.checks import DatabaseChecks
 from semid_daemon.store.write.store import Store
 
 
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(tmp_path / "semid.db") as store:
-        yield store
-
-
 def rows(store: Store, sql: str) -> list[tuple]:
     return store.database.connection.execute(sql).fetchall()
 

@@ -1,4 +1,4 @@
-"""Several writes in one transaction: all of them, or none."""
+"""Opening the database, and its transactions: each commits all that is written inside, or nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from semid_daemon.base.errors import MachineError
-from semid_daemon.store.write import database as connection
+from semid_daemon.base.errors import MachineError, StoreError
+from semid_daemon.store.write import database
 from semid_daemon.store.write.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(tmp_path / "semid.db") as store:
-        yield store
 
 
 def names(store: Store) -> list[str]:
@@ -75,15 +69,66 @@ def test_after_sqlite_has_taken_back_all_nothing_more_is_written(store: Store):
     assert names(store) == []
 
 
+def test_a_batch_without_savepoints_is_one_transaction(store: Store):
+    statements: list[str] = []
+    store.database.connection.set_trace_callback(statements.append)
+    with store.database.batch():
+        store.files.record_sighting("a", "s", "d1", 1)
+        store.telemetry.add_events([("info", "fine")])
+    transaction = [text.split()[0] for text in statements if text.startswith(("BEGIN", "COMMIT", "SAVEPOINT"))]
+    assert transaction == ["BEGIN", "COMMIT"]
+    assert names(store) == ["a"]
+
+
+def test_a_batch_within_a_batch_takes_only_itself_back(store: Store):
+    def write() -> None:
+        with store.database.batch():
+            store.files.record_sighting("b", "s", "d2", 1)
+            raise OSError("no")
+
+    with store.database.batch(savepoints=True):
+        store.files.record_sighting("a", "s", "d1", 1)
+        with pytest.raises(OSError, match="no"):
+            write()
+        store.files.record_sighting("c", "s", "d3", 1)
+    assert names(store) == ["a", "c"]
+
+
+def test_another_programs_database_is_refused(tmp_path: Path):
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(StoreError, match="another program"):
+        Store(path)
+
+
+def test_a_newer_database_is_refused(tmp_path: Path):
+    path = tmp_path / "semid.db"
+    Store(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="newer semid"):
+        Store(path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
+    path = tmp_path / "semid.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="backup"):
+        Store(path)
+
+
 def test_a_large_database_is_checked_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is left out at start is what grows with the items."""
     path = tmp_path / "semid.db"
     Store(path).close()
-    monkeypatch.setattr(connection, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(database, "_CHECKED_BYTES", 0)
     opened = sqlite3.connect(path)
     statements: list[str] = []
     opened.set_trace_callback(statements.append)
-    connection._check_quickly(opened, path)
+    database._check_quickly(opened, path)
     opened.close()
     checked = [statement for statement in statements if "quick_check" in statement]
     assert any("_files" in check for check in checked)

@@ -1,0 +1,52 @@
+"""Tables, indexes and the columns of the views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semid_daemon.store.write.store import Store
+from tests.store.catalogue import rows_of
+
+
+def test_wal_full_strict(tmp_path: Path, store: Store):
+    assert rows_of(store, "PRAGMA journal_mode") == [("wal",)]
+    assert rows_of(store, "PRAGMA synchronous") == [(2,)]
+    tables = rows_of(store, "SELECT name, strict FROM pragma_table_list WHERE name GLOB '_[a-z]*' AND type = 'table'")
+    assert all(strict for name, strict in tables if name != "_sqlite_migrations")
+    assert len(tables) > 10
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        ("SELECT * FROM semantic_ids WHERE item_id = 'a'", "_items_by_item_id (item_id=? AND generation=?)"),
+        ("SELECT * FROM semantic_ids WHERE semantic_id GLOB '12-250-*'", "semantic_id>? AND semantic_id<?"),
+        ("SELECT * FROM semantic_ids WHERE semantic_id = '12-250-7'", "semantic_id=?"),
+        ("SELECT * FROM all_semantic_ids WHERE generation = 1 AND item_id = 'a'", "_items_by_item_id"),
+    ],
+)
+def test_lookups_use_an_index(store: Store, sql: str, index: str):
+    plan = [row[3] for row in rows_of(store, f"EXPLAIN QUERY PLAN {sql}")]
+    assert any(step.startswith("SEARCH i ") and index in step for step in plan), plan
+    assert not any(step.startswith("SCAN i") for step in plan), plan
+
+
+def test_views_have_the_promised_columns(store: Store):
+    promised = {
+        "semantic_ids": "item_id semantic_id suffix generation file assigned_at",
+        "all_semantic_ids": "item_id semantic_id suffix generation file assigned_at",
+        "files": "file status rows rows_rejected rows_kept reason attempts seen_at finished_at"
+        " rows_replaced rows_repeated rows_zero retry_at",
+        "generations": "generation fingerprint layers codebook_size dim normalize_residuals items trained_rows"
+        " status published_at origin based_on collisions bucket_capacity created_at",
+        "code_usage": "generation layer code items",
+        "layer_health": "generation layer coverage dead_codes perplexity",
+        "metrics": "run step layer name value at",
+        "events": "at level message",
+        "comparisons": "old new name layer old_value new_value at",
+        "commands": "command arguments state requested_at answered_at answer",
+    }
+    for view, columns in promised.items():
+        assert [row[1] for row in rows_of(store, f"PRAGMA table_info({view})")] == columns.split()
