@@ -357,7 +357,7 @@ def _name_the_key(message: str) -> str:
     unknown = re.match(r"^Object contains unknown field `(?P<field>[^`]*)`$", what)
     if unknown:
         name = f"{key}.{unknown['field']}" if key else unknown["field"]
-        return f"unknown key {name}; `semid init` writes a file with every key that there is"
+        return f"unknown key {name}; `semid init` writes a file with every key"
     return f"{key}: {what}" if key else what
 
 

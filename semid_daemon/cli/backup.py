@@ -42,7 +42,7 @@ def make_backup(config: Config, settings: Path, target: Path) -> int:
     Raises StoreError, CodebookError, ConfigError or MachineError.
     """
     if os.path.lexists(target):
-        raise ConfigError(f"{target}: is there already; choose another name, or remove it first")
+        raise ConfigError(f"{target}: exists already; choose another name, or remove it first")
     try:
         with tempfile.TemporaryDirectory(prefix=".semid-backup-", dir=target.absolute().parent) as directory:
             database = Path(directory) / config.database.name

@@ -91,7 +91,7 @@ def examine(config: Config) -> Iterator[Finding]:
 def _database(config: Config) -> Iterator[Finding | DatabaseReport]:
     path = config.database
     if not path.exists():
-        yield Finding("error", "database", f"{path}: missing", "`semid init` makes one; if there was one, restore it")
+        yield Finding("error", "database", f"{path}: missing", "make one with `semid init`, or restore a backup")
         return
     try:
         report = DatabaseChecks(path).run()
@@ -120,10 +120,10 @@ def _codebooks(config: Config, report: DatabaseReport | None) -> Iterator[Findin
     wanted = {codebook_path(directory, name) for name in named}
     orphans = sorted(path.name for path in directory.iterdir() if path not in wanted)
     if orphans:
-        message = f"{directory}: {len(orphans)} files that no generation names: {', '.join(orphans[:5])}"
+        message = f"{directory}: {len(orphans)} files that belong to no generation: {', '.join(orphans[:5])}"
         yield Finding("warning", "codebooks", message, "the daemon removes them when it starts")
     if not faults:
-        yield Finding("ok", "codebooks", f"{len(named)} generation(s), each as its fingerprint says")
+        yield Finding("ok", "codebooks", f"{len(named)} generation(s), each matches its fingerprint")
 
 
 def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
     for status, count in (("deferred", report.deferred), ("rejected", report.rejected)):
         if count:
             where = f"SELECT file, reason FROM files WHERE status = '{status}'"
-            remedy = f"{where} says why; `semid retry --all` tries them again once the cause is gone"
+            remedy = f"{where} gives the reasons; `semid retry --all` tries them again"
             yield Finding("warning", "files", f"{count:,} {status}", remedy)
 
 
@@ -151,7 +151,7 @@ def _embeddings(config: Config, report: DatabaseReport | None) -> Iterator[Findi
     gone = [kept.names[0] for kept in report.in_files if not _is_kept(config, kept)]
     if gone:
         faults += 1
-        message = f"{len(gone):,} files are not in {config.done_dir} any more: {', '.join(gone[:5])}"
+        message = f"{len(gone):,} files are missing from {config.done_dir}: {', '.join(gone[:5])}"
         remedy = "put them back: a refresh cannot give their items new IDs without their embeddings"
         yield Finding("warning", "embeddings", message, remedy)
     if not faults:
@@ -178,18 +178,18 @@ def _directories(config: Config) -> Iterator[Finding]:
     }
     faults = 0
     for name, directory in directories.items():
-        there = directory
-        while not there.exists() and name in ("paths.done", "paths.rejected"):  # made when first needed
-            there = there.parent
-        if not there.is_dir():
+        existing = directory
+        while not existing.exists() and name in ("paths.done", "paths.rejected"):  # made when first needed
+            existing = existing.parent
+        if not existing.is_dir():
             faults += 1
-            yield Finding("error", "directories", f"{name}: {directory} is not there", "`semid init` makes it")
-        elif not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            yield Finding("error", "directories", f"{name}: {directory} does not exist", "`semid init` makes it")
+        elif not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
             faults += 1
-            remedy = "give the daemon's user read, write and search permission (this check is of who runs doctor)"
-            yield Finding("error", "directories", f"{name}: {there} may not be read and written", remedy)
+            remedy = "give the daemon's user read, write and search permission (checked for the user who runs doctor)"
+            yield Finding("error", "directories", f"{name}: {existing} is not readable and writable", remedy)
     if not faults:
-        yield Finding("ok", "directories", "all there, readable and writable")
+        yield Finding("ok", "directories", "all exist, readable and writable")
 
 
 def _space(config: Config) -> Iterator[Finding]:
@@ -202,7 +202,7 @@ def _space(config: Config) -> Iterator[Finding]:
         if free < _LOW_SPACE_BYTES or (nodes.f_files and nodes.f_favail < 1000):
             low += 1
             message = f"{name}: {free / 2**20:,.0f} MB and {nodes.f_favail:,} inodes free on the disk of {directory}"
-            yield Finding("warning", "space", message, "free some: without space files are deferred until there is")
+            yield Finding("warning", "space", message, "free space: files are deferred while it is lacking")
     if not low:
         yield Finding("ok", "space", "more than 1 GB free")
 
@@ -213,8 +213,10 @@ def _watching(config: Config) -> Iterator[Finding]:
         return
     needed = sum(1 for _ in os.walk(config.drop_dir))
     if needed > limit // 2:
-        message = f"{needed:,} directories to watch, the system allows {limit:,} in all"
-        remedy = "raise fs.inotify.max_user_watches; until then files are found by the scan every drop.rescan_s"
+        message = f"{needed:,} directories to watch; the system allows {limit:,} watches in total"
+        remedy = (
+            "raise fs.inotify.max_user_watches; until then only the scans every drop.rescan_s seconds find new files"
+        )
         yield Finding("warning", "watching", message, remedy)
     else:
         yield Finding("ok", "watching", f"{needed:,} of {limit:,} inotify watches needed")
@@ -234,7 +236,7 @@ def _device(config: Config) -> Iterator[Finding]:
     try:
         yield Finding("ok", "device", describe_device(resolve_device(config.quantizer.device)))
     except ConfigError as error:
-        yield Finding("error", "device", str(error), "see the message")
+        yield Finding("error", "device", str(error), 'set quantizer.device to a device of this machine, or to "auto"')
 
 
 def _sqlite() -> Finding:

@@ -18,7 +18,7 @@ def test_backup_and_restore(small: Path, clustered: Rows, tmp_path: Path):
     assert made.returncode == 0, made.stderr
     again = semid("backup", target, cwd=small)
     assert again.returncode == 78
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     shutil.rmtree(small / "state")
     (small / "state").mkdir()

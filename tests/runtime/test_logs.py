@@ -47,7 +47,7 @@ def test_for_the_journal(small: Path):
     (small / "semid.toml").write_text("[drop]\ncolour = 1\n")
     assert run(small, journal=True) == (
         78,
-        [f"<3>{small}/semid.toml: unknown key drop.colour; `semid init` writes a file with every key that there is"],
+        [f"<3>{small}/semid.toml: unknown key drop.colour; `semid init` writes a file with every key"],
     )
 
 
