@@ -18,7 +18,7 @@ Answer = tuple[str, str, dict[str, Any], str]  # text, command, arguments, what 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How the UI runs: without changing anything, with the screen held still, in ASCII."""
+    """The mode of the UI: read-only, with the screen frozen, in ASCII."""
 
     readonly: bool = False
     frozen: bool = False

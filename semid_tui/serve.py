@@ -1,4 +1,4 @@
-"""`semid-tui --serve`: the same in a browser, through textual-serve, on loopback, read-only."""
+"""`semid-tui --serve`: the terminal UI in a browser, through textual-serve, on loopback, read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 
 
 def served_command(config_path: Path, refresh_s: float) -> str:
-    """What every visitor gets a process of."""
+    """The command line of the process that serves one visitor."""
     return shlex.join(
         [sys.executable, "-m", "semid_tui", "--readonly", "--refresh", f"{refresh_s:g}", "-c", str(config_path)]
     )

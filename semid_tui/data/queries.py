@@ -1,4 +1,4 @@
-"""What screens ask of the database: each query says what its answer depends on, and reads it as a frozen snapshot."""
+"""The queries of the screens. Each names the versions that its result depends on, and reads it as a frozen snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLOW_S = 2.0  # a search that takes longer is given up
 
 
 class Query:
-    """Read again when `depends` changes, and when the query is replaced by another."""
+    """Read again when the value of `depends` changes, and when another query takes its slot."""
 
     def depends(self, overview: Overview) -> Hashable:
         raise NotImplementedError
@@ -142,7 +142,7 @@ class ItemSearchQuery(Query):
 
 @dataclass(frozen=True)
 class SampleItemsQuery(Query):
-    """Some items that have a code."""
+    """A few items that have a code."""
 
     generation: int
     layer: int
@@ -159,7 +159,7 @@ class SampleItemsQuery(Query):
 
 @dataclass(frozen=True)
 class TreeQuery(Query):
-    """The children of some prefixes, as {prefix: (children, how many there are)}."""
+    """The children of unfolded prefixes, as {prefix: (the first children, number of all)}."""
 
     prefixes: frozenset[str]
     most: int = 500

@@ -20,14 +20,14 @@ _SMOOTHING_STEPS = 20  # of the exponential mean, at most: how many steps it tak
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of a curve is shown, and how. `window`: the last so many steps, 0 for all; `layer` None for all."""
+    """How a curve is shown: the last `window` steps of it (0 for all), of one `layer` (None for all)."""
 
     log: bool = False
     marker: Marker = "braille"
     layer: int | None = None
     window: int = 0
     crosshair: int | None = None  # a step
-    marks: tuple[tuple[int, str], ...] = ()  # steps with a text: where a generation was published
+    marks: tuple[tuple[int, str], ...] = ()  # steps with a text, such as the first of a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def value_range(layers: dict[int, tuple[LossPoint, ...]], log: bool) -> tuple[fl
 
 
 def ticks(bottom: float, top: float, most: int, log: bool) -> list[float]:
-    """Values worth a label, at most so many."""
+    """The values of the labels, `most` of them at most."""
     if log and bottom > 0:
         found = [
             size * 10.0**power
@@ -257,7 +257,7 @@ def last_smoothed(curve: LossCurve, layer: int | None = None) -> tuple[int, floa
 
 
 def lookback(steps: int) -> int:
-    """Over how many steps a change is told: a power of ten, at most a fifth of them."""
+    """The number of steps that a change is measured over: a power of ten, at most a fifth of them."""
     return max(1, int(10 ** math.floor(math.log10(max(steps / 5, 1)))))
 
 

@@ -21,14 +21,14 @@ LABEL_WIDTH = 7  # cells left of the grid
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How codes are laid out: a power of two to a row, so that rows begin at round numbers; cells of 1 to 3 columns."""
+    """The layout of codes: a power of two to a row, so that rows begin at round numbers, in cells of 1 to 3 columns."""
 
     per_row: int
     cell: int
 
     @classmethod
     def fitting(cls, codes: int, width: int, height: int) -> Grid:
-        """The widest cells with which all codes are on the screen; single columns where they are not in any case."""
+        """The widest cells with which all codes are on the screen; single columns where no cells are narrow enough."""
         room = max(1, width - LABEL_WIDTH)
         for cell in (3, 2, 1):
             per_row = 1 << max(0, (room // cell).bit_length() - 1)
@@ -116,7 +116,7 @@ def grid_lines(
 
 
 def legend(marker: Marker) -> Line:
-    """What the glyphs mean."""
+    """The meaning of the glyphs."""
     spans: list[Part] = [(" " * LABEL_WIDTH + "items per code, each step twice the last: ", "faint")]
     for number in range(HEATS):
         glyph, style = heat(1 << number, 2.0**3.5, marker)
@@ -127,7 +127,7 @@ def legend(marker: Marker) -> Line:
 def detail_lines(
     items: Sequence[int], layer: int, code: int, samples: Sequence[Match] | None, width: int, marker: Marker
 ) -> list[Line]:
-    """One code: its number, count and rank, and the items that were read of it; None while they are being read."""
+    """One code: its number, count, rank and sample items; `samples` is None while they are being read."""
     rank = sum(number > items[code] for number in items) + 1
     heading = rule(width, (f"code {code}", "title"), (f" of layer {layer}", "dim"), marker=marker)
     if not items[code]:

@@ -1,4 +1,4 @@
-"""Events and commands, the latest of them. Pure functions."""
+"""The latest events and commands. Pure functions."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ def command_row(command: CommandState, width: int) -> Line:
 
 
 def events_tsv(events: Sequence[Event]) -> str:
-    """Events, oldest first; they come newest first."""
+    """Events, the oldest first; `events` are newest first."""
     return tsv(("at", "level", "message"), ((event.at, event.level, event.message) for event in reversed(events)))

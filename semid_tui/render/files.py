@@ -32,7 +32,7 @@ _TSV_COLUMNS = (
 def head_lines(
     counts: Mapping[str, int], found: int | None, order: str, status: str, text: str, width: int, marker: Marker
 ) -> list[Line]:
-    """Files by status, to be chosen among, and how they are sorted and filtered.
+    """The order and the filter, the number of files of every status, and the heads of the columns.
 
     `counts` are all files by status, `found` those of the filter; None before they are read.
     """
@@ -69,7 +69,7 @@ def _name_width(width: int) -> int:
 
 
 def file_line(file: FileRow, width: int, selected: bool, marker: Marker) -> Line:
-    """One file: status, name, rows, what was left out, attempts, size, when, why."""
+    """One file: status, name, rows, rows left out, attempts, size, time, reason."""
     glyph = (_ASCII_GLYPHS if marker == "ascii" else _GLYPHS)[file.status]
     done = f"{file.rows_done:,}/{file.rows:,}" if file.rows is not None and file.status == "loading" else ""
     rows = done or (f"{file.rows:,}" if file.rows is not None else "-")
@@ -94,7 +94,7 @@ def file_line(file: FileRow, width: int, selected: bool, marker: Marker) -> Line
 
 
 def detail_lines(file: FileRow | None, width: int, height: int, marker: Marker) -> list[Line]:
-    """All that is known of the file on the cursor."""
+    """The file on the cursor: its rows, size, attempts, times and reason."""
     if file is None:
         return [rule(width, marker=marker), line(("no file", "dim"))]
     figures = f"{file.rows_done:,} of {file.rows:,} rows" if file.rows is not None else "rows not counted yet"

@@ -18,7 +18,7 @@ from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
 
 
 def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
-    """What the daemon has in hand, with a bar and the time left."""
+    """The file or the training in progress, with a bar and the time left."""
     state = overview.state
     live = liveness(overview) in ("live", "stale")
     title = (
@@ -127,7 +127,7 @@ def layer_line(health: LayerHealth, usage: Usage | None, codebook_size: int, wid
 
 
 def trend_line(usage: Usage, layer: int, width: int, marker: Marker) -> Line:
-    """Perplexity as the catalogue grew."""
+    """Perplexity over the growth of the catalogue."""
     history = usage.history[layer] if layer < len(usage.history) else ()
     if len(history) < 2:
         return ()
@@ -148,7 +148,7 @@ def file_count_line(overview: Overview) -> Line:
 def trouble_lines(
     overview: Overview, troubled: Sequence[FileRow], width: int, height: int, marker: Marker
 ) -> list[Line]:
-    """Files by status, then those that were rejected or put off, with their reasons."""
+    """Files by status, then the rejected and the deferred ones with their reasons."""
     drawn = [rule(width, ("files", "title"), marker=marker), file_count_line(overview)]
     for file in troubled[: max(0, height - 2)]:
         drawn.append(trouble_line(file, width, marker))
@@ -191,7 +191,7 @@ def event_line(event: Event, width: int) -> Line:
 
 
 def host_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
-    """Processor, memory, GPU, disk, and where the time of ingesting goes."""
+    """Processor, memory, GPU, disk, and the share of each stage in the time of ingesting."""
     drawn = [rule(width, ("host", "title"), (f" · {escape(overview.device or '')}", "dim"), marker=marker)]
 
     def meter(name: str, share: float | None, words: str, scarce: bool = False) -> None:

@@ -31,7 +31,7 @@ def line(*parts: Part) -> Line:
 
 
 def plain(lines: Iterable[Line]) -> str:
-    """What lines say, without styles."""
+    """The text of lines, without styles."""
     return "\n".join("".join(span.text for span in spans).rstrip() for spans in lines)
 
 
@@ -73,7 +73,7 @@ def cells_of(spans: Line, width: int) -> list[Cell]:
 
 
 def changed_spans(before: Sequence[Cell], after: Sequence[Cell], gap: int = 4) -> list[tuple[int, int]]:
-    """Where two lines of the same width differ, as (start, end); spans less than `gap` apart are one."""
+    """The differences of two lines of the same width, as (start, end). Those less than `gap` cells apart are one."""
     spans: list[tuple[int, int]] = []
     for position, (old, new) in enumerate(zip(before, after, strict=True)):
         if old == new:

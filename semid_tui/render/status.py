@@ -37,7 +37,7 @@ def liveness(overview: Overview) -> str:
 
 
 def status_line(overview: Overview | None, width: int, mode: Mode, problem: str | None = None) -> Line:
-    """Badge and age of the data first, then what the daemon does, as far as there is room."""
+    """Badge and age of the data first, then the daemon's work and the catalogue, as many parts as fit."""
     parts: list[Line] = [line(("semid", "title"))]
     if mode.readonly:
         parts.append(line(("RO", "badge")))

@@ -21,7 +21,7 @@ def run_lines(
     width: int,
     marker: Marker,
 ) -> list[Line]:
-    """The run, the step under the crosshair or what the daemon trains just now, and the table of layers.
+    """The run, the step under the crosshair or the training in progress, and the table of layers.
 
     `layer` None is all layers, `window` 0 all steps.
     """
@@ -53,7 +53,7 @@ def crosshair_line(curve: LossCurve, crosshair: int | None) -> Line:
 
 
 def training_line(overview: Overview | None) -> Line:
-    """What the daemon trains just now, or how to read the chart."""
+    """The training in progress, or a hint at the crosshair."""
     training = overview is not None and overview.state == "training" and liveness(overview) == "live"
     state = escape(overview.detail) if overview is not None and training else ""
     return line((state or "← → put a crosshair on the chart", "accent" if state else "faint"))

@@ -1,4 +1,4 @@
-"""What is shown while the database cannot be read. Pure functions."""
+"""The screen of a database that cannot be read. Pure functions."""
 
 from __future__ import annotations
 

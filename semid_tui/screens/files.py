@@ -146,7 +146,7 @@ class FilesPane(FilteredPane):
         self.redraw()
 
     def empty_text(self) -> str:
-        """What to say instead of rows."""
+        """The words in place of rows."""
         if self.text or self.status:
             return "no such file: [ ] chooses a status, esc clears the filter"
         return "no files yet: drop some into " + escape(str(self.monitor.config.drop_dir))

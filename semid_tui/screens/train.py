@@ -103,7 +103,7 @@ class TrainPane(Pane):
         return _WINDOWS[self.window]
 
     def marks(self) -> tuple[tuple[int, str], ...]:
-        """Where one layer ends and another begins, while all of them are shown."""
+        """The first steps of the layers, while all of them are shown."""
         return layer_marks(self.curve) if self.curve is not None and self.shown_layer is None else ()
 
     def steps_shown(self) -> int:

@@ -68,7 +68,7 @@ class Pane(Vertical):
         return False
 
     def retry_offers(self) -> list[tuple[str, dict[str, Any]]]:
-        """What `R` offers to try again: a description and the arguments of the command."""
+        """The choices of `R`: a description of the files, and the arguments of the command."""
         return [("all deferred and rejected files", {"all": True})]
 
 

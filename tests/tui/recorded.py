@@ -149,7 +149,7 @@ def screen_text(app: MonitorApp) -> str:
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
 
 
-class Looking:
+class AppDriver:
     """An app with a pilot: keys are pressed, and what appears is awaited."""
 
     def __init__(self, app: MonitorApp, pilot: Any) -> None:
@@ -175,9 +175,9 @@ class Looking:
         return self.text
 
 
-def look(
+def drive(
     config: Config,
-    script: Callable[[Looking], Awaitable[None]],
+    script: Callable[[AppDriver], Awaitable[None]],
     size: tuple[int, int] = (80, 24),
     *,
     readonly: bool = False,
@@ -189,7 +189,6 @@ def look(
     async def run() -> None:
         app = MonitorApp(config, readonly=readonly, refresh_s=0.05, marker=marker, light=light)
         async with app.run_test(size=size, notifications=True) as pilot:
-            looking = Looking(app, pilot)
-            await script(looking)
+            await script(AppDriver(app, pilot))
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What changes the daemon: asked first, sent by one gateway, followed to its answer; absent in read-only mode."""
+"""Commands to the daemon: confirmed by the user, followed to their answer, refused in read-only mode."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from textual.widgets import Input
 from semid_daemon.config import Config
 from semid_daemon.daemon.command_server import CommandServer
 from semid_daemon.store.write.store import Store
-from semid_tui.data.commands import CommandGateway, ReadOnlyError
-from semid_tui.widgets.dialogs import ChoiceScreen, Palette
-from tests.tui.recorded import Looking, look
+from semid_tui.widgets.dialogs import ChoiceScreen
+from tests.tui.recorded import AppDriver, drive
 
 
 def requests(config: Config) -> list[tuple[str, dict]]:
     """The commands that wait for the daemon, and their arguments, the oldest first."""
     asked = [json.loads(path.read_text()) for path in sorted(config.commands_dir.glob("[!.]*.json"))]
-    return [(each["command"], each["arguments"]) for each in asked]
+    return [(command["command"], command["arguments"]) for command in asked]
 
 
 def answer_all(config: Config) -> None:
@@ -31,102 +30,88 @@ def answer_all(config: Config) -> None:
         CommandServer(config.commands_dir, store, handlers).poll()
 
 
-async def answer_what_comes(see: Looking, config: Config) -> None:
-    await see.until(lambda: requests(config))
+async def answer_what_comes(ui: AppDriver, config: Config) -> None:
+    await ui.until(lambda: requests(config))
     answer_all(config)
 
 
 def test_retry_one_filtered_all(recorded: Config):
-    async def script(see: Looking) -> None:
-        await see.press("4", *["right_square_bracket"] * 4)
-        await see.sees("2 shown")
-        await see.press("down", "R")
-        await see.sees("Try again?", "1 retry broken.npz", "2 retry the 2 filtered files", "3 retry all deferred")
-        await see.press("escape")
-        await see.until(lambda: "Try again?" not in see.text)
+    async def script(ui: AppDriver) -> None:
+        await ui.press("4", *["right_square_bracket"] * 4)
+        await ui.sees("2 shown")
+        await ui.press("down", "R")
+        await ui.sees("Try again?", "1 retry broken.npz", "2 retry the 2 filtered files", "3 retry all deferred")
+        await ui.press("escape")
+        await ui.until(lambda: "Try again?" not in ui.text)
         assert requests(recorded) == []
-        await see.press("R", "enter")
-        await see.until(lambda: requests(recorded))
+        await ui.press("R", "enter")
+        await ui.until(lambda: requests(recorded))
         assert requests(recorded) == [("retry", {"files": ["broken.npz"]})]
-        await see.sees("retry broken.npz · queued")
+        await ui.sees("retry broken.npz · queued")
         answer_all(recorded)
-        await see.sees("queued → accepted → done after", ": 1 file is tried again")
-        await see.press("R", "2")
-        await see.until(lambda: requests(recorded))
+        await ui.sees("queued → accepted → done after", ": 1 file is tried again")
+        await ui.press("R", "2")
+        await ui.until(lambda: requests(recorded))
         ((_, arguments),) = requests(recorded)
         assert len(arguments["files"]) == 2
-        await see.press("8")
-        await see.sees("retry the 2 filtered files queued")
+        await ui.press("8")
+        await ui.sees("retry the 2 filtered files queued")
         answer_all(recorded)
-        await see.sees('retry {"files": ["', "done")
+        await ui.sees('retry {"files": ["', "done")
 
-    look(recorded, script)
+    drive(recorded, script)
 
 
 def test_pause_and_one_that_fails(recorded: Config):
-    async def script(see: Looking) -> None:
-        await see.press("P")
-        await see.sees("Pause the daemon after the chunk or step in hand?")
-        await see.press("y")
-        await answer_what_comes(see, recorded)
-        await see.sees("pause · queued → accepted → done after", ": paused")
+    async def script(ui: AppDriver) -> None:
+        await ui.press("P")
+        await ui.sees("Pause the daemon after the chunk or step in hand?")
+        await ui.press("y")
+        await answer_what_comes(ui, recorded)
+        await ui.sees("pause · queued → accepted → done after", ": paused")
         with Store(recorded.database) as store:
             store.daemon.set_paused(True)
             store.daemon.heartbeat("paused", "since now")
-        await see.sees("PAUSED")
-        await see.press("P")
-        await see.sees("Resume the daemon's work?")
-        await see.press("enter")
-        await answer_what_comes(see, recorded)
-        await see.sees("failed after", "no such command")
+        await ui.sees("PAUSED")
+        await ui.press("P")
+        await ui.sees("Resume the daemon's work?")
+        await ui.press("enter")
+        await answer_what_comes(ui, recorded)
+        await ui.sees("failed after", "no such command")
 
-    look(recorded, script)
+    drive(recorded, script)
 
 
 def test_train_promote_roll_back_name_their_object(recorded: Config):
-    async def script(see: Looking) -> None:
-        await see.press("7")
-        await see.sees("fingerprint")
-        await see.press("T")
-        await see.sees("Prepare the next generation", "3 train anew on the whole catalogue")
-        await see.press("3")
-        await see.until(lambda: requests(recorded))
-        await see.press("B")
-        await see.sees("Go back to generation 1?")
-        await see.press("enter")
-        await see.until(lambda: len(requests(recorded)) == 2)
-        await see.press("A")
-        await see.sees("no generation is ready")
+    async def script(ui: AppDriver) -> None:
+        await ui.press("7")
+        await ui.sees("fingerprint")
+        await ui.press("T")
+        await ui.sees("Prepare the next generation", "3 train anew on the whole catalogue")
+        await ui.press("3")
+        await ui.until(lambda: requests(recorded))
+        await ui.press("B")
+        await ui.sees("Go back to generation 1?")
+        await ui.press("enter")
+        await ui.until(lambda: len(requests(recorded)) == 2)
+        await ui.press("A")
+        await ui.sees("no generation is ready")
         assert requests(recorded) == [("train", {"from": "anew"}), ("rollback", {"generation": 1})]
 
-    look(recorded, script)
-
-
-def test_the_palette_is_closed_once(recorded: Config):
-    async def script(see: Looking) -> None:
-        await see.press("ctrl+p")
-        palette = see.app.screen
-        assert isinstance(palette, Palette)
-        palette.dismiss()
-        await see.until(lambda: see.app.screen is not palette)
-        palette.dismiss()
-        await see.press("8")
-        await see.sees("the disk is nearly full")
-
-    look(recorded, script)
+    drive(recorded, script)
 
 
 def test_a_directory_that_may_not_be_written_to_is_told(recorded: Config):
     recorded.commands_dir.rmdir()
 
-    async def script(see: Looking) -> None:
-        await see.press("S")
-        await see.sees("Look at everything in the drop directory anew?")
-        await see.press("enter")
+    async def script(ui: AppDriver) -> None:
+        await ui.press("S")
+        await ui.sees("Look at everything in the drop directory anew?")
+        await ui.press("enter")
         # The message begins with a path, and is broken into lines wherever that ends.
-        await see.until(lambda: any("a command cannot be put there" in each.message for each in see.app._notifications))
+        await ui.until(lambda: any("a command cannot be put there" in toast.message for toast in ui.app._notifications))
 
-    look(recorded, script)
+    drive(recorded, script)
 
 
 def state_of(config: Config) -> str:
@@ -156,10 +141,10 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
     monkeypatch.chdir(tmp_path / "here")
     before = state_of(recorded)
 
-    async def script(see: Looking) -> None:
-        app = see.app
+    async def script(ui: AppDriver) -> None:
+        app = ui.app
         monkeypatch.setattr(app, "exit", lambda *_: None)
-        await see.sees("codebooks g2")
+        await ui.sees("codebooks g2")
 
         async def strike(key: str) -> None:
             app.simulate_key(key)
@@ -167,9 +152,9 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
             assert not isinstance(app.screen, ChoiceScreen), key
 
         async def leave_dialogs() -> None:
-            await see.until(lambda: app.screen.is_mounted)
+            await ui.until(lambda: app.screen.is_mounted)
             while len(app.screen_stack) > 1:
-                await see.press("escape")
+                await ui.press("escape")
 
         for key in KEYS:
             await leave_dialogs()
@@ -182,15 +167,9 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
         await leave_dialogs()
         for action in ("pause", "retry", "rescan", "train"):  # called by name, past the keys
             await app.run_action(action)
-            await see.pilot.pause()
+            await ui.pilot.pause()
             assert not isinstance(app.screen, ChoiceScreen)
         assert app.gateway.sent == ()
 
-    look(recorded, script, readonly=True)
+    drive(recorded, script, readonly=True)
     assert state_of(recorded) == before
-
-
-def test_the_gateway_itself_refuses(recorded: Config):
-    with pytest.raises(ReadOnlyError, match="read-only"):
-        CommandGateway(recorded.commands_dir, readonly=True).send("retry", {"all": True})
-    assert requests(recorded) == []
