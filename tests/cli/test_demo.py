@@ -13,6 +13,7 @@ from tests.cli import tools
 from tests.faults.tools import SEMID, query, state_of, wait_until
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number: int):
     root = tmp_path / "demo"
@@ -23,9 +24,9 @@ def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number:
         try:
             wait_until((root / "semid.toml").exists)
             config = load_config(root / "semid.toml")
-            wait_until(lambda: config.database.exists() and state_of(config) == "training", timeout_s=300)
+            wait_until(lambda: config.database.exists() and state_of(config) == "training", timeout_s=1500)
             demo.send_signal(number)
-            assert demo.wait(timeout=120) == 1
+            assert demo.wait() == 1
         finally:
             demo.kill()
             demo.wait()
@@ -36,6 +37,7 @@ def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number:
     assert query(config, "SELECT count(*) FROM generations") == [(0,)]
 
 
+@pytest.mark.timeout(1800)
 def test_demo(tmp_path: Path):
     ran = tools.semid("demo", "--dir", tmp_path / "demo", "--device", "cpu")
     assert ran.returncode == 0, ran.stderr
