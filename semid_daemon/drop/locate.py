@@ -29,13 +29,13 @@ def find_source(
     if relative.is_absolute() or ".." in relative.parts:
         return
     plain = done_dir / relative
-    places = [plain.with_name(each) for each in dict.fromkeys([plain.name, *names_when_moved(plain.name, digest)])]
-    for path in [*places, drop_dir / relative]:
+    names = dict.fromkeys([plain.name, *names_when_moved(plain.name, digest)])
+    for path in [*map(plain.with_name, names), drop_dir / relative]:
         signature = _signature(path)
         if signature is None or signature.size_bytes != size_bytes:
             continue
         beside = (path.with_name(base + suffix) for base in (path.name, path.stem) for suffix in sidecar_suffixes)
-        sidecar = next((each for each in beside if _signature(each) is not None), None)
+        sidecar = next((other for other in beside if _signature(other) is not None), None)
         yield DropFile(path, name, signature, sidecar, _signature(sidecar) if sidecar else None, fields)
 
 

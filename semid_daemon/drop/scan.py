@@ -119,7 +119,7 @@ def _pair(
             continue
         sidecar = None
         if sidecars:
-            sidecar = next((each for each in possible_sidecars(path, sidecar_suffixes) if each in sidecars), None)
+            sidecar = next((other for other in possible_sidecars(path, sidecar_suffixes) if other in sidecars), None)
         files[name] = DropFile(
             path=path,
             name=name,
@@ -132,8 +132,8 @@ def _pair(
             sharing.setdefault(sidecar, []).append(files[name])
     for sidecar, users in sharing.items():
         for file in users if len(users) > 1 else []:
-            shown = printable(Path(sidecar.name))
-            own = printable(Path(file.path.name + next(each for each in sidecar_suffixes if shown.endswith(each))))
-            skipped[file.name] = f"two files share {shown}; name it {own}"
+            shared = printable(Path(sidecar.name))
+            suffix = next(suffix for suffix in sidecar_suffixes if shared.endswith(suffix))
+            skipped[file.name] = f"two files share {shared}; name it {printable(Path(file.path.name + suffix))}"
             del files[file.name]
     return files

@@ -94,7 +94,7 @@ def _whole_buckets(chunks: Iterator[Items]) -> Iterator[tuple[IntArray, list[str
 
 
 def _run_at_end(semantic_ids: list[str]) -> int:
-    return next((n for n, each in enumerate(reversed(semantic_ids)) if each != semantic_ids[-1]), len(semantic_ids))
+    return next((n for n, sid in enumerate(reversed(semantic_ids)) if sid != semantic_ids[-1]), len(semantic_ids))
 
 
 def _sizes(semantic_ids: list[str]) -> list[int]:

@@ -57,7 +57,7 @@ def _of_torch(stream: BinaryIO) -> Checkpoint:
         raise BadFileError(f"holds a {type(content).__name__}, and no state by name")
     nested = [content[name] for name in _STATES if isinstance(content.get(name), dict)]
     states: Iterator[dict[Any, Any]] = (
-        each for each in [content, *nested] if any(isinstance(value, Tensor) for value in each.values())
+        named for named in [content, *nested] if any(isinstance(value, Tensor) for value in named.values())
     )
     state = next(states, {})
     tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}

@@ -2,7 +2,7 @@
 
 pyarrow ends the process, instead of raising, when the metadata of a column is damaged in certain ways
 and Python asks for it. The footer is therefore read here too
-(https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift, thrift's compact
+(https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift, Thrift's compact
 protocol); reading the pages stays pyarrow's.
 """
 
@@ -57,7 +57,7 @@ def _count(value: object) -> int:
 
 
 class _Compact:
-    """A reader of thrift's compact protocol: structs as {field number: value}."""
+    """A reader of the compact protocol of Thrift, in which footers are written: structs as {field number: value}."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

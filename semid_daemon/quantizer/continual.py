@@ -5,6 +5,9 @@ centroid stands for (Sculley 2010, with true counts); what was learned before is
 so that the pull does not fade away as a catalogue grows. A step is a function of the state, the rows and
 nothing else: a state that is loaded again goes on as if it had never been put down, on the CPU bit for bit.
 
+`LloydTrainer.refine` makes the same step without weights and forgetting. The two stay apart because their operations
+round differently, and each must give the same bits as before.
+
 Shape suffixes: N rows, D dim, K codes, L layers.
 """
 
@@ -78,9 +81,9 @@ class ContinualTrainer:
         rows = embeddings_ND.shape[0]
         clusters, dim = state.centroids_LKD.shape[1:]
         most = max(_LEARNED_VALUES // dim, _FEWEST_LEARNED, _LEARNED_PER_CODE * clusters)
-        some_ND = embeddings_ND[:: -(-rows // most)]
-        weight = rows / some_ND.shape[0]  # of the rows that each of these stands for
-        residual_ND = torch.from_numpy(np.array(some_ND)).to(self._device)
+        sample_ND = embeddings_ND[:: -(-rows // most)]
+        weight = rows / sample_ND.shape[0]  # of the rows that each of these stands for
+        residual_ND = torch.from_numpy(np.array(sample_ND)).to(self._device)
         kept = self._kept_per_row**rows
         layers, all_counts, losses, revived = [], [], [], []
         for layer, (before_KD, counts_K) in enumerate(zip(state.centroids_LKD, state.counts_LK, strict=True)):

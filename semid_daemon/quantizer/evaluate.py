@@ -1,4 +1,4 @@
-"""What codes are worth to single rows: their quantization error, and which last code would be the next best.
+"""Quantization error per row, and the ranking of last codes.
 
 Shape suffixes: N rows, D dim, K codes, L layers.
 """

@@ -75,18 +75,8 @@ def greedy_kmeans_plus_plus(
     a UserWarning.
     """
     count, device = rows_ND.shape[0], rows_ND.device
-    centred_ND = rows_ND - rows_ND.mean(dim=0)
-    squares_N = centred_ND.square().sum(dim=1)
-    noise_N = 8 * torch.finfo(rows_ND.dtype).eps * squares_N
+    distances_to = _distances_among(rows_ND)
     uniforms_KT = torch.rand((n_clusters, trials), generator=generator, dtype=torch.float64).to(device)
-
-    def distances_to(candidates_T: Tensor) -> Tensor:
-        # A tall matrix times a thin one, which is what BLAS is fast at.
-        products_NT = centred_ND @ centred_ND[candidates_T].T
-        distances_NT = squares_N[:, None] + squares_N[candidates_T] - 2 * products_NT
-        # What rounding leaves between a row and its copies must not be drawn as if it were distance.
-        return torch.where(distances_NT <= noise_N[:, None] + noise_N[candidates_T], 0.0, distances_NT)
-
     anywhere_K = (uniforms_KT[:, 0] * count).long().clamp_max(count - 1)
     chosen_K = anywhere_K.clone()
     totals_K = torch.zeros(n_clusters, dtype=torch.float64, device=device)
@@ -127,11 +117,27 @@ def greedy_kmeans_plus_plus(
     return rows_ND[torch.where(totals_K > 0.0, chosen_K, anywhere_K)]
 
 
-def _replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """What does `step` again, which was done once and works in place: on CUDA one graph of its kernels.
+def _distances_among(rows_ND: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function of T row numbers that returns the squared distances (N×T) of all rows to those; 0 for copies."""
+    centred_ND = rows_ND - rows_ND.mean(dim=0)
+    squares_N = centred_ND.square().sum(dim=1)
+    noise_N = 8 * torch.finfo(rows_ND.dtype).eps * squares_N
 
-    They are so small that launching each takes longer than running it. Other threads may use the device meanwhile,
-    but for its random numbers.
+    def distances_to(candidates_T: Tensor) -> Tensor:
+        # A tall matrix times a thin one, which is what BLAS is fast at.
+        products_NT = centred_ND @ centred_ND[candidates_T].T
+        distances_NT = squares_N[:, None] + squares_N[candidates_T] - 2 * products_NT
+        # What rounding leaves between a row and its copies must not be drawn as if it were distance.
+        return torch.where(distances_NT <= noise_N[:, None] + noise_N[candidates_T], 0.0, distances_NT)
+
+    return distances_to
+
+
+def _replayed(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A function that repeats `step`, which ran once and works in place: on CUDA as one graph of its kernels.
+
+    The kernels are so small that launching each takes longer than running it. Other threads may use the device
+    meanwhile, but for its random numbers.
     """
     if device.type != "cuda":
         return step

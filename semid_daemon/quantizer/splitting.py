@@ -112,7 +112,7 @@ def _choose_moves(
         into = targets[merged]
         if merged in used or into in used:
             continue
-        split = next((each for each in by_gain if each not in used and each not in (merged, into)), None)
+        split = next((cluster for cluster in by_gain if cluster not in used and cluster not in (merged, into)), None)
         if len(moves) == max_moves or split is None or gains[split] <= _MARGIN * costs[merged]:
             break
         used |= {merged, into, split}

@@ -57,11 +57,11 @@ def train(
             if not math.isfinite(value):
                 raise ValueError(f"the loss is {value}: the batch holds values too large or not finite")
             if loss.requires_grad:
-                for each in optimizers:
-                    each.zero_grad()
+                for layer_optimizer in optimizers:
+                    layer_optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                for each in optimizers:
-                    each.step()
+                for layer_optimizer in optimizers:
+                    layer_optimizer.step()
         layer = model.learning_layer
         initializing = model.count_batch(max_steps)
         yield TrainingStep(
