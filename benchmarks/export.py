@@ -28,6 +28,7 @@ def publish(root: Path, rows: int) -> None:
     from semid_daemon.codebooks.files import save_codebooks
     from semid_daemon.config import load_config
     from semid_daemon.daemon.state_lock import make_directories
+    from semid_daemon.store.write.generations import NewGeneration
     from semid_daemon.store.write.store import Store
 
     (root / "semid.toml").write_text("")
@@ -37,7 +38,7 @@ def publish(root: Path, rows: int) -> None:
     codebooks = Codebooks(random.normal(size=(LAYERS, CODES, DIM)).astype(np.float32), normalize_residuals=False)
     fingerprint = save_codebooks(config.codebooks_dir, codebooks, {})
     with Store(config.database) as store:
-        store.generations.publish(fingerprint, codebooks, trained_rows=0)
+        store.generations.publish(NewGeneration(fingerprint, codebooks, trained_rows=0))
         ledger = store.files.record_sighting("items.npy", "1:1:1:1:1", "digest", 1)
         ledger = store.files.begin_loading(ledger.id, rows=rows, dim=DIM, generation=1, chunk_rows=CHUNK_ROWS)
         for start in range(0, rows, CHUNK_ROWS):

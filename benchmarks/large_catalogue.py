@@ -26,6 +26,7 @@ import numpy as np
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.config import Ingest
 from semid_daemon.store.read.status import Reader
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 _LAYERS, _CODES, _DIM = 3, 256, 8
@@ -48,7 +49,7 @@ def append(store: Store, items: int, chunk_rows: int, order: str, marks: int) ->
     generator = np.random.default_rng(1)
     store.database.limit_wal(Ingest().max_wal_mb << 20)
     codebooks = Codebooks(np.zeros((_LAYERS, _CODES, _DIM), np.float32), True)
-    store.generations.publish("benchmark", codebooks, trained_rows=1)
+    store.generations.publish(NewGeneration("benchmark", codebooks, trained_rows=1))
     ledger = store.files.record_sighting("items.npy", "", "benchmark", items)
     ledger = store.files.begin_loading(ledger.id, rows=items, dim=_DIM, generation=1, chunk_rows=chunk_rows)
     lines, mark = [], items // marks

@@ -44,6 +44,7 @@ from semid_daemon.quantizer import Encoder, LloydTrainer, describe_device, resol
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.runtime.gc_tuning import relaxed_gc
 from semid_daemon.runtime.stage_timing import Stages
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 _WAYS = {
@@ -103,7 +104,7 @@ class Run:
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
         with Store(config.database) as store, relaxed_gc():
             store.database.limit_wal(config.ingest.max_wal_mb << 20)
-            store.generations.publish("benchmark", self._encoder.codebooks, trained_rows=1, baseline=self._baseline)
+            store.generations.publish(NewGeneration("benchmark", self._encoder.codebooks, 1, self._baseline))
             prefetch = ingest.prefetch
             if not overlapping:
                 ingest.prefetch = in_turn  # type: ignore[assignment]

@@ -23,6 +23,7 @@ import psutil
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.telemetry import Metric
 
@@ -43,7 +44,7 @@ def make_catalogue(root: Path, items: int) -> Config:
         steps = [TrainingStep(n + 1, n // 3334, n % 3334 + 1, float(loss)) for n, loss in enumerate(losses)]
         store.telemetry.add_training_steps("train-1", steps)
         books = Codebooks(np.zeros((LAYERS, CODES, 4), dtype=np.float32), True)
-        store.generations.publish("f" * 32, books, trained_rows=items)
+        store.generations.publish(NewGeneration("f" * 32, books, trained_rows=items))
         file = store.files.record_sighting("items.parquet", "s", "d", 1_000_000_000)
         file = store.files.begin_loading(file.id, rows=2 * items, dim=4, generation=1, chunk_rows=CHUNK)
         for first in range(0, items, CHUNK):

@@ -22,7 +22,7 @@ from semid_daemon.quantizer import describe_device
 from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
-from semid_daemon.store.write.generations import Origin
+from semid_daemon.store.write.generations import NewGeneration, Origin
 from semid_daemon.store.write.store import Store
 
 
@@ -266,16 +266,16 @@ class FirstTraining:
     def _publish(self, trained: _Unpublished, settings: Mapping[str, str], origin: Origin) -> None:
         """The file first, durably; then the row that names it. A crash between leaves an orphan, deleted at start."""
         fingerprint = save_codebooks(self._config.codebooks_dir, trained.codebooks, settings)
-        generation = self._store.generations.publish(
+        new = NewGeneration(
             fingerprint,
             trained.codebooks,
-            trained_rows=trained.rows,
-            baseline=trained.baseline,
-            trained_files=trained.files,
-            collisions=self._config.generations.collisions,
-            bucket_capacity=self._config.generations.bucket_capacity,
-            origin=origin,
+            trained.rows,
+            trained.baseline,
+            origin,
+            self._config.generations.collisions,
+            self._config.generations.bucket_capacity,
         )
+        generation = self._store.generations.publish(new, trained.files)
         self._unpublished = None
         self._events.info(f"generation {generation.number} published after {trained.elapsed_s:.1f} s: {fingerprint}")
 

@@ -28,7 +28,7 @@ from semid_daemon.quantizer.device_faults import device_errors
 from semid_daemon.runtime.background import run_in_background
 from semid_daemon.runtime.context import WorkContext
 from semid_daemon.store.write.chunks import Chunk
-from semid_daemon.store.write.generations import Generation, Origin
+from semid_daemon.store.write.generations import Generation, NewGeneration, Origin
 from semid_daemon.store.write.store import Store
 
 _ROWS_PER_DELETION = 20_000
@@ -90,17 +90,17 @@ class GenerationBuilder:
         fingerprint = save_codebooks(self._config.codebooks_dir, codebooks, settings)
         if fingerprint in self._store.generations.fingerprints():
             raise CannotPrepareError("these are the codebooks of a generation that exists: nothing has changed")
-        return self._store.generations.prepare(
+        new = NewGeneration(
             fingerprint,
             codebooks,
-            trained_rows=total_rows,
-            baseline=baseline,
-            origin=origin,
-            based_on=active.number,
-            trained_through=through,
-            requested_by=requested_by,
-            collisions=self._config.generations.collisions,
-            bucket_capacity=self._config.generations.bucket_capacity,
+            total_rows,
+            baseline,
+            origin,
+            self._config.generations.collisions,
+            self._config.generations.bucket_capacity,
+        )
+        return self._store.generations.prepare(
+            new, based_on=active.number, trained_through=through, requested_by=requested_by
         )
 
     def _from_candidate(self, active: Generation, through: int) -> Generator[None, None, _Prepared]:

@@ -12,6 +12,7 @@ import torch
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, FloatArray
 from semid_daemon.codebooks.files import save_codebooks
 from semid_daemon.quantizer import LloydTrainer
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 from tests.export.published import K, Published, publish, read_back
 
@@ -45,7 +46,7 @@ def small(tmp_path: Path) -> Callable[..., Published]:
         codebooks = Codebooks(random.normal(size=(len(codes[0]), 4, 2)).astype(np.float32), False)
         with Store(tmp_path / "semid.db") as store:
             fingerprint = save_codebooks(tmp_path / "codebooks", codebooks, {})
-            store.generations.publish(fingerprint, codebooks, trained_rows=1, **policy)
+            store.generations.publish(NewGeneration(fingerprint, codebooks, trained_rows=1, **policy))
             ledger = store.files.record_sighting("a.npz", "sig", "digest", 1)
             rows = len(item_ids)
             ledger = store.files.begin_loading(ledger.id, rows=rows, dim=2, generation=1, chunk_rows=rows)

@@ -17,6 +17,7 @@ from semid_daemon.export.forms import form_named
 from semid_daemon.export.writing import Exported, export
 from semid_daemon.quantizer import Encoder
 from semid_daemon.store.read.export_items import Catalogue, Selection
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 EVERYTHING = Selection()
@@ -50,7 +51,7 @@ def publish(path: Path, codebooks: Codebooks, item_ids: list[str], embeddings_ND
     fingerprint = save_codebooks(path / "codebooks", codebooks, {})
     encoder = Encoder(codebooks, torch.device("cpu"))
     with Store(path / "semid.db") as store:
-        store.generations.publish(fingerprint, codebooks, trained_rows=len(item_ids))
+        store.generations.publish(NewGeneration(fingerprint, codebooks, trained_rows=len(item_ids)))
         ledger = store.files.record_sighting("items.npz", "sig", "digest", 1)
         ledger = store.files.begin_loading(
             ledger.id, rows=len(item_ids), dim=codebooks.dim, generation=1, chunk_rows=step

@@ -78,11 +78,12 @@ import sys
 import numpy as np
 from pathlib import Path
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 with Store(Path(sys.argv[1])) as store:
     if store.generations.active() is None:
-        store.generations.publish("f", Codebooks(np.zeros((2, 4, 3), np.float32), True), trained_rows=1)
+        store.generations.publish(NewGeneration("f", Codebooks(np.zeros((2, 4, 3), np.float32), True), trained_rows=1))
     random = np.random.default_rng()
     ledger = store.files.record_sighting("a.npz", "s", "d", 1)
     ledger = store.files.begin_loading(ledger.id, rows=10**6, dim=3, generation=1, chunk_rows=500)

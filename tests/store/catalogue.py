@@ -6,6 +6,7 @@ import numpy as np
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.write.files import LedgerFile
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 CODEBOOKS = Codebooks(np.zeros((2, 4, 3), dtype=np.float32), True)
@@ -23,7 +24,7 @@ def codes(*rows: tuple[int, int]) -> np.ndarray:
 
 def begin(store: Store, rows: int, name: str = "a.npz", digest: str = "d1") -> LedgerFile:
     if store.generations.active() is None:
-        store.generations.publish("f1", CODEBOOKS, trained_rows=10)
+        store.generations.publish(NewGeneration("f1", CODEBOOKS, trained_rows=10))
     ledger = store.files.record_sighting(name, "sig", digest, 100)
     return store.files.begin_loading(ledger.id, rows=rows, dim=3, generation=1, chunk_rows=4)
 

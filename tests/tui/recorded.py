@@ -14,6 +14,7 @@ import numpy as np
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.config import Config, load_config
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.telemetry import Metric
 from semid_tui.app import MonitorApp
@@ -43,9 +44,9 @@ def record(config: Config) -> None:
             [TrainingStep(step + 1, step // 400, step % 400 + 1, float(loss)) for step, loss in enumerate(losses)],
         )
         codebooks = Codebooks(np.zeros((LAYERS, CODES, 4), dtype=np.float32), True)
-        store.generations.publish("0f" * 16, codebooks, trained_rows=64)
+        store.generations.publish(NewGeneration("0f" * 16, codebooks, trained_rows=64))
         encode(store, "first.npz", [f"item-{number}" for number in range(64)], codes(random, 64), generation=1)
-        store.generations.publish("1e" * 16, codebooks, trained_rows=ITEMS)
+        store.generations.publish(NewGeneration("1e" * 16, codebooks, trained_rows=ITEMS))
         ids = [f"item-{number}" for number in range(ITEMS - 2)] + ["Ünïcode-データ", "a[b]c"]
         encode(store, "items-a.parquet", ids, codes(random, ITEMS), generation=2)
         later = store.files.record_sighting("items-b.parquet", "sig", "later", 2_000_000)

@@ -50,6 +50,22 @@ class Generation:
     requested_by: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class NewGeneration:
+    """What a generation begins as. Its codebooks are already safe on disk under their fingerprint.
+
+    `baseline` is None where its training rows were not measured; `collisions` and `bucket_capacity` as in semid.toml.
+    """
+
+    fingerprint: str
+    codebooks: Codebooks
+    trained_rows: int
+    baseline: Baseline | None = None
+    origin: Origin = "first"
+    collisions: Collisions = "suffix"
+    bucket_capacity: int = 1
+
+
 class Generations:
     """All generations. At most one is active: the one that new files are encoded with."""
 
@@ -122,28 +138,13 @@ class Generations:
 
     # -- publishing and preparing ----------------------------------------------------------------------------------
 
-    def publish(
-        self,
-        fingerprint: str,
-        codebooks: Codebooks,
-        *,
-        trained_rows: int,
-        baseline: Baseline | None = None,
-        trained_files: Sequence[int] = (),
-        collisions: Collisions = "suffix",
-        bucket_capacity: int = 1,
-        origin: Origin = "first",
-    ) -> Generation:
-        """Make codebooks, already safe on disk under their fingerprint, the active generation.
-
-        `trained_files` are the ledger IDs of the files it was trained on.
-        """
+    def publish(self, new: NewGeneration, trained_files: Sequence[int] = ()) -> Generation:
+        """Make a new generation the active one. `trained_files` are the ledger IDs of the files it was trained on."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE _generations SET status = 'retired' WHERE status = 'active'")
-            number = self._insert(fingerprint, codebooks, trained_rows, baseline, collisions, bucket_capacity)
+            number = self._insert(new)
             connection.execute(
-                "UPDATE _generations SET status = 'active', published_at = created_at, origin = ? WHERE generation = ?",
-                (origin, number),
+                "UPDATE _generations SET status = 'active', published_at = created_at WHERE generation = ?", (number,)
             )
             connection.executemany(
                 "UPDATE _files SET trained_in = ? WHERE id = ?", [(number, file_id) for file_id in trained_files]
@@ -151,56 +152,36 @@ class Generations:
         failpoint("published")
         return self._expect(number)
 
-    def prepare(
-        self,
-        fingerprint: str,
-        codebooks: Codebooks,
-        *,
-        trained_rows: int,
-        baseline: Baseline,
-        origin: Origin,
-        based_on: int,
-        trained_through: int,
-        requested_by: str,
-        collisions: Collisions,
-        bucket_capacity: int,
-    ) -> Generation:
-        """Add codebooks, already safe on disk, as a generation without items beside the active one."""
+    def prepare(self, new: NewGeneration, *, based_on: int, trained_through: int, requested_by: str) -> Generation:
+        """Add a new generation, without items, beside the active one."""
         with self._database.transaction() as connection:
-            number = self._insert(fingerprint, codebooks, trained_rows, baseline, collisions, bucket_capacity)
+            number = self._insert(new)
             connection.execute(
-                "UPDATE _generations SET origin = ?, based_on = ?, trained_through = ?, requested_by = ?"
-                " WHERE generation = ?",
-                (origin, based_on, trained_through, requested_by, number),
+                "UPDATE _generations SET based_on = ?, trained_through = ?, requested_by = ? WHERE generation = ?",
+                (based_on, trained_through, requested_by, number),
             )
         failpoint("prepared")
         return self._expect(number)
 
-    def _insert(
-        self,
-        fingerprint: str,
-        codebooks: Codebooks,
-        trained_rows: int,
-        baseline: Baseline | None,
-        collisions: Collisions,
-        bucket_capacity: int,
-    ) -> int:
+    def _insert(self, new: NewGeneration) -> int:
+        codebooks, baseline = new.codebooks, new.baseline
         (number,) = self._database.read_one("SELECT coalesce(max(generation), 0) + 1 FROM _generations")
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO _generations (generation, fingerprint, layers, codebook_size, dim, normalize_residuals,"
-                " trained_rows, status, collisions, bucket_capacity, trained_error, trained_error_p99, trained_counts,"
-                " created_at) VALUES (?,?,?,?,?,?,?,'preparing',?,?,?,?,?,?)",
+                " trained_rows, status, origin, collisions, bucket_capacity, trained_error, trained_error_p99,"
+                " trained_counts, created_at) VALUES (?,?,?,?,?,?,?,'preparing',?,?,?,?,?,?,?)",
                 (
                     number,
-                    fingerprint,
+                    new.fingerprint,
                     codebooks.layers,
                     codebooks.codebook_size,
                     codebooks.dim,
                     int(codebooks.normalize_residuals),
-                    trained_rows,
-                    collisions,
-                    bucket_capacity,
+                    new.trained_rows,
+                    new.origin,
+                    new.collisions,
+                    new.bucket_capacity,
                     baseline and baseline.error,
                     baseline and baseline.error_p99,
                     baseline and np.ascontiguousarray(baseline.counts_LK, "<f8").tobytes(),

@@ -9,6 +9,7 @@ import pytest
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
 from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 
@@ -58,7 +59,7 @@ def test_loss_is_rolled_up_by_10_100_and_1000_steps(store: Store):
 
 
 def test_prefixes_are_counted_as_items_come_and_move(store: Store, tmp_path: Path):
-    store.generations.publish("f1", Codebooks(np.zeros((3, 4, 2), dtype=np.float32), True), trained_rows=1)
+    store.generations.publish(NewGeneration("f1", Codebooks(np.zeros((3, 4, 2), dtype=np.float32), True), 1))
     random = np.random.default_rng(5)
     commit(store, 0, random.integers(0, 4, size=(60, 3)))
     commit(store, 1, random.integers(0, 4, size=(80, 3)), on_existing="replace")
@@ -77,13 +78,13 @@ def test_prefixes_are_counted_as_items_come_and_move(store: Store, tmp_path: Pat
 
 
 def test_one_layer_has_no_prefixes_of_two(store: Store):
-    store.generations.publish("f1", Codebooks(np.zeros((1, 4, 2), dtype=np.float32), True), trained_rows=1)
+    store.generations.publish(NewGeneration("f1", Codebooks(np.zeros((1, 4, 2), dtype=np.float32), True), 1))
     commit(store, 0, np.array([[1], [1], [3]]))
     assert rows(store, "SELECT prefix, items FROM prefix_counts") == [("1", 2), ("3", 1)]
 
 
 def test_health_is_remembered_as_the_catalogue_grows(store: Store):
-    store.generations.publish("f1", Codebooks(np.zeros((2, 4, 2), dtype=np.float32), True), trained_rows=1)
+    store.generations.publish(NewGeneration("f1", Codebooks(np.zeros((2, 4, 2), dtype=np.float32), True), 1))
     for number, count in enumerate((200, 201, 300)):  # the second grows it by less than a hundredth
         commit(store, number, np.arange(count * 2).reshape(count, 2) % 4)
     history = rows(store, "SELECT items, layer, coverage, dead_codes FROM health_history ORDER BY items, layer")
@@ -109,7 +110,7 @@ def test_files_are_counted_by_status(store: Store, tmp_path: Path):
 
 
 def test_what_is_left_of_a_begun_file_counts_by_its_rows(store: Store):
-    store.generations.publish("f1", Codebooks(np.zeros((1, 4, 2), dtype=np.float32), True), trained_rows=1)
+    store.generations.publish(NewGeneration("f1", Codebooks(np.zeros((1, 4, 2), dtype=np.float32), True), 1))
     ledger = store.files.record_sighting("a.npz", "sig", "d", 1000)
     ledger = store.files.begin_loading(ledger.id, rows=10, dim=2, generation=1, chunk_rows=4)
     batch = EmbeddingBatch(0, 4, list("abcd"), np.ones((4, 2), dtype=np.float32))

@@ -12,6 +12,7 @@ from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.connection import InterruptedReadError
 from semid_daemon.store.read.monitor import MonitorReader
 from semid_daemon.store.read.search import FILE_ORDERS, code_pattern
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 LAYERS, CODES, ITEMS = 3, 12, 900
@@ -25,7 +26,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store(path) as store:
         store.database.connection.execute("PRAGMA synchronous = OFF")
         books = Codebooks(np.zeros((LAYERS, CODES, 2), dtype=np.float32), True)
-        store.generations.publish("f1", books, trained_rows=1)
+        store.generations.publish(NewGeneration("f1", books, trained_rows=1))
         file = store.files.record_sighting("items.npz", "s", "items", 5_000)
         file = store.files.begin_loading(file.id, rows=ITEMS, dim=2, generation=1, chunk_rows=ITEMS)
         codes_NL = random.integers(0, CODES, size=(ITEMS, LAYERS)).astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 from tests.store.catalogue import CODEBOOKS, batch, begin, codes, rows_of
 
@@ -27,7 +28,7 @@ def test_known_by_sight(store: Store):
 def test_a_begun_file_keeps_its_generation_and_bounds(store: Store):
     ledger = begin(store, rows=8)
     store.chunks.commit(ledger, batch(0, ["a", "b"], {"not finite": 2}), codes((0, 0), (0, 0)))
-    store.generations.publish("f2", CODEBOOKS, trained_rows=5)
+    store.generations.publish(NewGeneration("f2", CODEBOOKS, trained_rows=5))
     resumed = store.files.begin_loading(ledger.id, rows=8, dim=3, generation=2, chunk_rows=99)
     assert (resumed.generation, resumed.chunk_rows, resumed.rows_done, resumed.attempts) == (1, 4, 4, 2)
     assert resumed.reason == "not finite: 2"

@@ -11,6 +11,7 @@ import pytest
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.status import Reader
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.health import layer_health
 from semid_daemon.store.write.store import Store
 
@@ -38,7 +39,7 @@ def test_golden_codes(name: str, tmp_path: Path):
     codebook_size = expected["layers"][0]["codebook_size"]
     with Store(tmp_path / "semid.db") as store:
         codebooks = Codebooks(np.zeros((layers, codebook_size, 1), dtype=np.float32), True)
-        store.generations.publish("f", codebooks, trained_rows=rows)
+        store.generations.publish(NewGeneration("f", codebooks, trained_rows=rows))
         ledger = store.files.record_sighting("a.npz", "s", "d", 1)
         ledger = store.files.begin_loading(ledger.id, rows=rows, dim=1, generation=1, chunk_rows=1000)
         for start in range(0, rows, 1000):

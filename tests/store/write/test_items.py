@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.checks import DatabaseChecks
 from semid_daemon.store.write import bulk
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.placement import KnownItem, plan_rows
 from semid_daemon.store.write.store import Store
 
@@ -53,7 +54,7 @@ def commit(store: Store, digest: str, item_ids: list[str], embeddings_ND, codes_
 
 def test_replacing_leaves_others_alone_and_never_gives_a_suffix_again(tmp_path: Path):
     with Store(tmp_path / "semid.db") as store:
-        store.generations.publish("f", CODEBOOKS, trained_rows=1)
+        store.generations.publish(NewGeneration("f", CODEBOOKS, trained_rows=1))
         ones = np.ones((3, 2))
         commit(store, "d1", ["a", "b", "c"], ones, [(0, 0)] * 3, "replace")
         read = store.database.read
@@ -80,7 +81,7 @@ def test_counts_equal_rows_whatever_comes(chunks):
         path = Path(directory) / "semid.db"
         expected: dict[str, tuple[str, int]] = {}
         with Store(path) as store:
-            store.generations.publish("f", CODEBOOKS, trained_rows=1)
+            store.generations.publish(NewGeneration("f", CODEBOOKS, trained_rows=1))
             for number, (policy, rows) in enumerate(chunks):
                 names = [f"i{item}" for item, *_ in rows]
                 vectors = np.array([[value + 1.0, 0] for *_, value in rows], np.float32).reshape(-1, 2)
@@ -107,7 +108,7 @@ def test_items_are_looked_up_in_slices(tmp_path: Path, monkeypatch):
     embeddings_ND = np.random.default_rng(0).normal(size=(10, 2))
     codes_NL = np.arange(10)[:, None] % 2 * np.ones((1, 2), dtype=np.int64)
     with Store(tmp_path / "semid.db") as store:
-        store.generations.publish("f", CODEBOOKS, trained_rows=1)
+        store.generations.publish(NewGeneration("f", CODEBOOKS, trained_rows=1))
         commit(store, "d1", item_ids, embeddings_ND, codes_NL, "keep")
         commit(store, "d2", item_ids, embeddings_ND[::-1], 1 - codes_NL, "replace")
         assert len(store.items.hashes_of_chunk(1, 2, item_ids)) == 10

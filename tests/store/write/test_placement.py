@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
 CODEBOOKS = Codebooks(np.zeros((2, 3, 1), dtype=np.float32), True)
@@ -43,7 +44,7 @@ def store(tmp_path: Path):
 
 
 def publish(store: Store, collisions: str, capacity: int = 1) -> None:
-    store.generations.publish("f", CODEBOOKS, trained_rows=1, collisions=collisions, bucket_capacity=capacity)
+    store.generations.publish(NewGeneration("f", CODEBOOKS, 1, collisions=collisions, bucket_capacity=capacity))
 
 
 def test_suffix(store: Store):
