@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_daemon.config import load_config
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 
 SETTINGS = """
 [drop]
@@ -176,7 +176,7 @@ def state_of(database: Path) -> str:
 
 
 def disagreements(database: Path, dropped: Dropped, drop_dir: Path) -> list[str]:
-    faults = list(DatabaseChecks(database).run().faults)
+    faults = list(check_database(database).faults)
     connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
 
     def one(sql: str) -> int:

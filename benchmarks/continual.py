@@ -29,8 +29,9 @@ from semid_daemon.command_client import send_command
 from semid_daemon.config import Config, load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.store.read.compare import Comparing
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.compare import ComparisonQueries
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.status import StatusQueries
 from semid_daemon.store.write.store import Store
 
 _NAMES = ["2025-q1", "2025-q2", "2025-q3", "2025-q4", "2026-01", "2026-02", "2026-03"]
@@ -118,8 +119,8 @@ def _drop(config: Config, source: Path | None) -> None:
 def _ask(config: Config, command: str, **arguments: object) -> str:
     name = send_command(config.commands_dir, command, arguments)
     _drop(config, None)
-    with Reader(config.database) as reader:
-        answered = reader.command(name)
+    with ReadConnection(config.database) as connection:
+        answered = StatusQueries(connection).command_answer(name)
     return "no answer" if answered is None else f"{answered[0]}: {answered[1]}"
 
 
@@ -214,8 +215,8 @@ def _refreshes(config: Config, after: str, seen: list[Path]) -> None:
     for name, origin in (("from the candidate", "candidate"), ("anew, matched", "anew")):
         progress(f"refresh {name}")
         _ask(config, "train", **{"from": origin})
-        with Reader(config.database) as reader:
-            comparing = Comparing(reader)
+        with ReadConnection(config.database) as connection:
+            comparing = ComparisonQueries(connection)
             pair = comparing.default_pair()
             churn, quality = comparing.churn(*pair), comparing.quality(*pair)
         kept = [1 - moved / churn.items for moved in (*churn.moved_by_layer, churn.moved)]

@@ -16,7 +16,8 @@ from contextlib import closing
 import numpy as np
 from _attention import Attention, trained_catalogue
 
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.status import StatusQueries
 
 DIM = 2048
 BLOCK, EVERY = 4096, 64
@@ -46,7 +47,11 @@ def main() -> None:
         dropped: dict[str, float] = {}
         waits_s: list[float] = []
         small_at = started + 5
-        with seen.daemon(), Reader(config.database) as reader, closing(sqlite3.connect(config.database)) as database:
+        with (
+            seen.daemon(),
+            ReadConnection(config.database) as connection,
+            closing(sqlite3.connect(config.database)) as database,
+        ):
             done: set[str] = set()
             while "huge.npy" not in done:
                 time.sleep(0.2)
@@ -54,7 +59,7 @@ def main() -> None:
                 done = {name for (name,) in database.execute("SELECT file FROM files WHERE status = 'done'")}
                 waits_s += [now - dropped.pop(name) for name in sorted(dropped.keys() & done)]
                 seen.see_memory()
-                beat_at = reader.status().heartbeat_at
+                beat_at = StatusQueries(connection).status().heartbeat_at
                 if beat_at and now > started + 5:
                     seen.see_heartbeat(beat_at)
                 if now > small_at:

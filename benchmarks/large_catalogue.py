@@ -25,7 +25,7 @@ import numpy as np
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
 from semid_daemon.config import Ingest
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
@@ -115,18 +115,18 @@ def main() -> None:
             opened_s = time.perf_counter() - started
         chance = random.Random(1)
         some = [item_ids(chance.randrange(arguments.items), 1, arguments.order)[0] for _ in range(1000)]
-        with Reader(path) as reader:
-            read = reader._connection.execute
+        with ReadConnection(path) as connection:
+            read = connection.rows
             prefixes = [f"{chance.randrange(200)}-{chance.randrange(200)}" for _ in range(200)]
 
             def lookup(number: int) -> None:
-                read("SELECT semantic_id, suffix FROM semantic_ids WHERE item_id = ?", (some[number],)).fetchall()
+                read("SELECT semantic_id, suffix FROM semantic_ids WHERE item_id = ?", (some[number],))
 
             def search(number: int) -> None:
-                read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefixes[number]}-*",)).fetchall()
+                read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefixes[number]}-*",))
 
             found = sum(
-                len(read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefix}-*",)).fetchall())
+                len(read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefix}-*",)))
                 for prefix in prefixes
             )
             lines = [
@@ -139,8 +139,8 @@ def main() -> None:
                     milliseconds(search, len(prefixes)),
                 ],
             ]
-        command = [sys.executable, "-c", "from semid_daemon.store.read.status import Reader; import sys, pathlib;"]
-        command[-1] += "Reader(pathlib.Path(sys.argv[1])).status()"
+        command = [sys.executable, "-c", "from semid_daemon.store.read.status import read_status; import sys, pathlib;"]
+        command[-1] += "read_status(pathlib.Path(sys.argv[1]))"
         started = time.perf_counter()
         subprocess.run([*command, str(path)], check=True)
         lines.append(["a process that reads the status, s", f"{time.perf_counter() - started:.2f}"])

@@ -11,7 +11,8 @@ import time
 import numpy as np
 from _attention import Attention, trained_catalogue
 
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.status import StatusQueries
 
 DIM = 16
 
@@ -25,8 +26,8 @@ def main() -> None:
         for number in range(arguments.files):
             np.save(config.drop_dir / f"{number:06}.npy", rows_ND[4096 + number : 4097 + number])
         seen, started = Attention(config), time.monotonic()
-        with seen.daemon(), Reader(config.database) as reader:
-            while (status := reader.status()).items < 4096 + arguments.files:
+        with seen.daemon(), ReadConnection(config.database) as connection:
+            while (status := StatusQueries(connection).status()).items < 4096 + arguments.files:
                 time.sleep(1)
                 seen.see_memory()
                 if status.heartbeat_at and time.monotonic() - started > 10:

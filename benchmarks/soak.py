@@ -27,8 +27,9 @@ import numpy as np
 
 from semid_daemon.command_client import send_command
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.checks import check_database
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.status import StatusQueries
 
 DIM = 64
 FILE_ROWS = 5_000
@@ -130,27 +131,28 @@ def soak(root: Path, files: int, interval_s: float | None) -> tuple[list[Sample]
     producer = Producer(config.drop_dir, files, interval_s)
     samples: list[Sample] = []
     try:
-        with Reader(config.database) as reader:
-            while reader.status().state in ("never started", "starting"):
+        with ReadConnection(config.database) as connection:
+            queries = StatusQueries(connection)
+            while queries.status().state in ("never started", "starting"):
                 time.sleep(0.1)
             started = time.monotonic()
             producer.start()
             asked = started
-            while producer.is_alive() or (status := reader.status()).state != "idle" or os.listdir(config.drop_dir):
+            while producer.is_alive() or (status := queries.status()).state != "idle" or os.listdir(config.drop_dir):
                 if daemon.poll() is not None:
                     return samples, time.monotonic() - started, [f"the daemon ended with {daemon.returncode}"]
-                reader.status()
+                queries.status()
                 samples.append(sample(daemon.pid, config))
                 if time.monotonic() - asked > 2:
                     send_command(config.commands_dir, "rescan", {})
                     asked = time.monotonic()
                 time.sleep(0.25)
             elapsed_s = time.monotonic() - started
-            status = reader.status()
+            status = queries.status()
     finally:
         daemon.terminate()
         daemon.wait()
-    faults = list(DatabaseChecks(config.database).run().faults)
+    faults = list(check_database(config.database).faults)
     expected = {"items": (status.items, producer.items), "rejected": (status.files["rejected"], producer.rejected)}
     faults += [f"{what}: {found:,}, not {right:,}" for what, (found, right) in expected.items() if found != right]
     return samples, elapsed_s, faults

@@ -15,7 +15,8 @@ from typing import Any
 from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.clock import utc_now
 from semid_daemon.base.errors import ConfigError
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.status import StatusQueries
 
 Arguments = dict[str, Any]
 
@@ -44,9 +45,10 @@ def send_command(directory: Path, command: str, arguments: Arguments) -> str:
 def wait_for_answer(database: Path, name: str, timeout_s: float = 5.0) -> tuple[str, str] | None:
     """State and answer of a command once it was carried out; None when that takes longer than `timeout_s`."""
     until = time.monotonic() + timeout_s
-    with Reader(database) as reader:
+    with ReadConnection(database) as connection:
+        queries = StatusQueries(connection)
         while True:
-            found = reader.command(name)
+            found = queries.command_answer(name)
             if found is not None and found[0] != "accepted":
                 return found
             if time.monotonic() > until:

@@ -26,7 +26,6 @@ from semid_tui.context import Answer, Marker, Mode, SentCommand
 from semid_tui.data.commands import CommandGateway
 from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered, Report
 from semid_tui.data.queries import CommandsQuery, Query
-from semid_tui.render.status import liveness
 from semid_tui.render.text import duration
 from semid_tui.screens.codes import CodesPane
 from semid_tui.screens.events import EventsPane
@@ -242,7 +241,7 @@ class MonitorApp(App[None]):
         """Redraw ages, which grow though nothing changes."""
         self._status.redraw()
         self._command.update()
-        live = liveness(self.overview) if self.overview is not None else ""
+        live = self.overview.liveness() if self.overview is not None else ""
         if live != self._live and self.overview is not None and self.pane is not None:
             self.pane.on_overview(self.overview)  # its figures are no longer live
         self._live = live

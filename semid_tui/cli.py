@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--light", is_flag=True, help="Start in the light theme; t changes it.")
 @click.option("--once", is_flag=True, help="Print the overview as plain text and exit.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the overview shows as JSON and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the document of `semid status --json` and exit.")
 @click.option("--serve", is_flag=True, help="Serve it to a browser on this machine, read-only; needs semid[serve].")
 @click.option("--port", type=click.IntRange(1, 65_535), default=8000, show_default=True, help="Of --serve.")
 def main(
@@ -76,13 +77,14 @@ def main(
         config = load_config(path)
         chosen = _marker(marker)
         if once or as_json:
-            from semid_tui.once import overview_json, overview_text
-
             if as_json:
-                click.echo(overview_json(config.database))
+                from semid_daemon.store.read.status_document import status_document
+
+                click.echo(json.dumps(status_document(config.database)))
             else:
-                size = (int(os.environ.get("COLUMNS") or 0) or 80, 0)
-                click.echo(overview_text(config.database, size[0], chosen))
+                from semid_tui.once import overview_text
+
+                click.echo(overview_text(config.database, int(os.environ.get("COLUMNS") or 0) or 80, chosen))
             return
         if serve:
             from semid_tui.serve import serve_readonly

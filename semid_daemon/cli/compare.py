@@ -11,8 +11,9 @@ import click
 from semid_daemon.base.text import escape
 from semid_daemon.cli.options import config_option, json_option
 from semid_daemon.config import find_config, load_config
-from semid_daemon.store.read.compare import Comparing, Difference
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.compare import ComparisonQueries
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.generations import Difference
 
 
 @click.command()
@@ -35,8 +36,8 @@ def compare(config_path: Path | None, old: int | None, new: int | None, moved: b
     """
     if (old is None) != (new is None):
         raise click.UsageError("give both generations, or none")
-    with Reader(load_config(find_config(config_path)).database) as reader:
-        comparing = Comparing(reader)
+    with ReadConnection(load_config(find_config(config_path)).database) as connection:
+        comparing = ComparisonQueries(connection)
         pair = comparing.default_pair() if old is None or new is None else (old, new)
         comparing.check(*pair)
         if moved:
@@ -69,7 +70,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
 
 
-def _list_moves(comparing: Comparing, pair: tuple[int, int], as_json: bool) -> None:
+def _list_moves(comparing: ComparisonQueries, pair: tuple[int, int], as_json: bool) -> None:
     moves = (move for move in comparing.moves(*pair) if move.old != move.new)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(move) for move in moves]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +17,9 @@ from semid_daemon.cli.lookup import item_text
 from semid_daemon.config import load_config, template
 from semid_daemon.daemon.run import run_daemon
 from semid_daemon.daemon.state_lock import make_directories
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.search import SearchQueries
+from semid_daemon.store.read.status import StatusQueries
 
 SHOWN = ("numpy", "django", "pytest", "boto3")
 
@@ -75,8 +76,8 @@ def run_demo(directory: Path | None, device: str) -> None:
         raise SemidError(f"the demo was stopped; `semid run -c {settings}` goes on with it")
     if outcome.rejected or outcome.deferred or outcome.missing_rows or outcome.source_missing:
         raise SemidError(f"the demo's files could not be ingested; `semid status -c {settings}` says more")
-    with Reader(config.database) as reader:
-        snapshot = reader.status()
+    with ReadConnection(config.database) as connection:
+        snapshot, search = StatusQueries(connection).status(), SearchQueries(connection)
         click.echo(f"\n{snapshot.items:,} items have a semantic ID; unique rate {snapshot.unique_rate:.3f}")
         for layer in snapshot.layers:
             click.echo(
@@ -85,24 +86,16 @@ def run_demo(directory: Path | None, device: str) -> None:
             )
         click.echo("\nsemid lookup " + " ".join(SHOWN))
         for name in SHOWN:
-            item = reader.lookup(name)
+            item = search.lookup(name)
             if item is not None:
                 click.echo(item_text(item))
-    query = "SELECT item_id, semantic_id FROM semantic_ids WHERE item_id LIKE 'flask%' ORDER BY item_id LIMIT 3"
-    click.echo(f'\nsqlite3 {config.database} "{query}"')
-    connection = sqlite3.connect(f"{config.database.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        for row in connection.execute(query):
+        query = "SELECT item_id, semantic_id FROM semantic_ids WHERE item_id LIKE 'flask%' ORDER BY item_id LIMIT 3"
+        click.echo(f'\nsqlite3 {config.database} "{query}"')
+        for row in connection.rows(query):
             click.echo("|".join(row))
-    finally:
-        connection.close()
+        example = search.lookup(SHOWN[0])
+    prefix = "-".join(map(str, example.codes[:2])) if example else "0"
     click.echo(f"\nThe catalogue is in {root}. Type next:")
     click.echo(f"  semid status -c {settings}")
-    click.echo(f"  semid lookup -c {settings} --prefix {_a_prefix(config.database)}")
+    click.echo(f"  semid lookup -c {settings} --prefix {prefix}")
     click.echo(f"  semid run -c {settings}      # then drop more files into {config.drop_dir}")
-
-
-def _a_prefix(database: Path) -> str:
-    with Reader(database) as reader:
-        item = reader.lookup(SHOWN[0])
-    return "-".join(map(str, item.codes[:2])) if item else "0"

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from semid_daemon.codebooks.files import codebook_path, load_codebooks
 from semid_daemon.codebooks.spool import segment_path
 from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.drop.locate import find_source
-from semid_daemon.store.read.checks import DatabaseChecks, DatabaseReport, KeptFile
+from semid_daemon.store.read.checks import DatabaseReport, KeptFile, check_database
+from semid_daemon.store.read.connection import UnavailableError, sqlite_version
 
 _LOW_SPACE_BYTES = 1 << 30
 _WAL_RESET_FIXED = (3, 51, 3)
@@ -94,9 +94,9 @@ def _database(config: Config) -> Iterator[Finding | DatabaseReport]:
         yield Finding("error", "database", f"{path}: missing", "make one with `semid init`, or restore a backup")
         return
     try:
-        report = DatabaseChecks(path).run()
-    except sqlite3.DatabaseError as error:
-        yield Finding("error", "database", f"{path}: cannot be read: {error}", _RESTORE)
+        report = check_database(path)
+    except UnavailableError as error:
+        yield Finding("error", "database", error.message, error.remedy)
         return
     for fault in report.faults:
         yield Finding("error", "database", f"{path}: {fault}", _RESTORE)
@@ -240,8 +240,8 @@ def _device(config: Config) -> Iterator[Finding]:
 
 
 def _sqlite() -> Finding:
-    version = sqlite3.sqlite_version_info
-    text = f"SQLite {sqlite3.sqlite_version}"
+    version = sqlite_version()
+    text = f"SQLite {'.'.join(map(str, version))}"
     if version < _WAL_RESET_FIXED:
         # Reported of 3.7.0 to 3.51.2, for several writing connections.
         return Finding("ok", "sqlite", f"{text}: sound as long as the daemon alone writes to the database")

@@ -11,9 +11,8 @@ import click
 from semid_daemon.cli.options import config_option, json_option, wait_option
 from semid_daemon.cli.requests import ask
 from semid_daemon.config import find_config, load_config
-from semid_daemon.store.read.compare import Comparing
-from semid_daemon.store.read.generations import GenerationRow
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.generations import GenerationQueries, GenerationRow
 
 _ORIGINS = {
     "first": "the first rows",
@@ -32,8 +31,8 @@ def generations(config_path: Path | None, as_json: bool) -> None:
     \b
     semid generations -c catalogue/semid.toml
     """
-    with Reader(load_config(find_config(config_path)).database) as reader:
-        rows = Comparing(reader).generations()
+    with ReadConnection(load_config(find_config(config_path)).database) as connection:
+        rows = GenerationQueries(connection).generations()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in rows]))
         return

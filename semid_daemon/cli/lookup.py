@@ -12,7 +12,8 @@ import click
 from semid_daemon.base.text import escape
 from semid_daemon.cli.options import config_option, json_option, prefix_option
 from semid_daemon.config import find_config, load_config
-from semid_daemon.store.read.status import Item, Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.search import Item, SearchQueries
 
 
 @click.command()
@@ -34,25 +35,26 @@ def lookup(config_path: Path | None, items: tuple[str, ...], prefix: str | None,
     """
     if bool(items) == (prefix is not None):
         raise click.UsageError("give items, or --prefix")
-    with Reader(load_config(find_config(config_path)).database) as reader:
-        missing = _print_prefix(reader, prefix, as_json) if prefix is not None else _print_items(reader, items, as_json)
+    with ReadConnection(load_config(find_config(config_path)).database) as connection:
+        search = SearchQueries(connection)
+        missing = _print_prefix(search, prefix, as_json) if prefix is not None else _print_items(search, items, as_json)
     for line in missing:
         click.echo(f"semid: {line}", err=True)
     if missing:
         click.get_current_context().exit(1)
 
 
-def _print_items(reader: Reader, item_ids: Iterable[str], as_json: bool) -> list[str]:
+def _print_items(search: SearchQueries, item_ids: Iterable[str], as_json: bool) -> list[str]:
     """Print those that are found. Returns a line for each that is not."""
-    found = {item_id: reader.lookup(item_id) for item_id in item_ids}
+    found = {item_id: search.lookup(item_id) for item_id in item_ids}
     _print([item for item in found.values() if item is not None], as_json)
     return [
         f"{escape(item_id)}: no such item in the active generation" for item_id, item in found.items() if item is None
     ]
 
 
-def _print_prefix(reader: Reader, prefix: str, as_json: bool) -> list[str]:
-    if _print(reader.with_prefix(prefix), as_json):
+def _print_prefix(search: SearchQueries, prefix: str, as_json: bool) -> list[str]:
+    if _print(search.with_prefix(prefix), as_json):
         return []
     return [f"{prefix}: no semantic ID of the active generation begins with it"]
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
-from semid_daemon.base.clock import seconds_until
 from semid_daemon.base.text import escape
 from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.config import Config
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.status import read_status
 
 _PATIENCE_S = 5.0
-_SILENT_S = 15.0  # a daemon whose last heartbeat is older is taken to be down
 
 
 def ask(config: Config, command: str, arguments: dict[str, Any], *, wait: bool = False, as_json: bool = False) -> None:
@@ -42,7 +40,4 @@ def ask(config: Config, command: str, arguments: dict[str, Any], *, wait: bool =
 
 
 def _is_alive(config: Config) -> bool:
-    with Reader(config.database) as reader:
-        status = reader.status()
-    beat_at = status.heartbeat_at
-    return status.state != "stopped" and beat_at is not None and -seconds_until(beat_at) < _SILENT_S
+    return read_status(config.database).liveness() in ("live", "stale")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import click
 
-from semid_daemon.base.clock import seconds_until
 from semid_daemon.cli.options import config_option, json_option
 from semid_daemon.config import find_config, load_config
-from semid_daemon.store.read.status import Reader, Status
-
-_SILENT_S = 5.0  # a live daemon writes a heartbeat every second
+from semid_daemon.store.read.status import Status, read_status
+from semid_daemon.store.read.status_document import status_document
 
 
 @click.command()
@@ -27,29 +24,21 @@ def status(config_path: Path | None, as_json: bool) -> None:
     semid status --json | jq .items
     """
     config = load_config(find_config(config_path))
-    with Reader(config.database) as reader:
-        snapshot = reader.status()
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(snapshot), "heartbeat_age_s": _heartbeat_age_s(snapshot)}))
+        click.echo(json.dumps(status_document(config.database)))
     else:
-        click.echo(_status_text(snapshot))
-
-
-def _heartbeat_age_s(status: Status) -> float | None:
-    if status.heartbeat_at is None:
-        return None
-    return round(max(0.0, -seconds_until(status.heartbeat_at)), 3)
+        click.echo(_status_text(read_status(config.database)))
 
 
 def _status_text(status: Status) -> str:
-    age_s = _heartbeat_age_s(status)
-    silent = age_s is not None and age_s > _SILENT_S and status.state != "stopped"
+    age_s = status.heartbeat_age_s()
+    overdue = age_s is not None and status.liveness() in ("stale", "silent")
     files = ", ".join(f"{count:,} {name}" for name, count in status.files.items() if count) or "none yet"
     lines = [
         f"daemon      {status.state}"
         + (f": {status.detail}" if status.detail else "")
         + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else "")
-        + (f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck" if silent else ""),
+        + (f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck" if overdue else ""),
         f"device      {status.device or '-'}",
         f"files       {files}",
     ]

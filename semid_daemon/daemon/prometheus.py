@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from semid_daemon.base.atomic_file import atomic_write_text
 from semid_daemon.base.errors import StoreError
 from semid_daemon.config import Config
 from semid_daemon.runtime.events import EventLog
-from semid_daemon.store.read.metrics import Figures, FiguresReader
-from semid_daemon.store.read.status import Status
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.metrics import Metrics, MetricsReader
+from semid_daemon.store.read.status import Status, StatusQueries
 from semid_daemon.store.write.telemetry import Gauge
 
 _INTERVAL_S = 10.0
@@ -48,7 +48,7 @@ def _escaped(text: str, *, quotes: bool = False) -> str:
     return text.replace('"', '\\"') if quotes else text
 
 
-def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], version: str) -> list[Family]:
+def families(status: Status, metrics: Metrics, gauges: Mapping[str, Gauge], version: str) -> list[Family]:
     """What is worth an alert or a graph, of a consistent look at the database and what the daemon measures itself."""
 
     def gauge(name: str, value: Gauge, text: str, kind: Literal["gauge", "counter"] = "gauge") -> Family:
@@ -60,7 +60,7 @@ def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], vers
     def drift(name: str, text: str) -> Family:
         samples = [
             ({} if layer is None else {"layer": str(layer)}, value)
-            for (each, layer), value in figures.drift.items()
+            for (each, layer), value in metrics.drift.items()
             if each == name
         ]
         return Family(f"semid_{name}", "gauge", text, samples)
@@ -81,7 +81,7 @@ def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], vers
             "semid_rows_total",
             "counter",
             "Rows committed, by what became of them.",
-            [({"outcome": name}, rows) for name, rows in figures.rows.items()],
+            [({"outcome": name}, rows) for name, rows in metrics.rows.items()],
         ),
         gauge("semid_rows_per_second", gauges.get("rows_per_s"), "Rows committed per second, over the last 15 s."),
         gauge("semid_backlog_bytes", gauges.get("bytes_left"), "Size of the files that wait."),
@@ -91,7 +91,7 @@ def families(status: Status, figures: Figures, gauges: Mapping[str, Gauge], vers
         gauge("semid_singleton_rate", status.singleton_rate, "Share of the items that are alone under their ID."),
         gauge("semid_largest_bucket_items", status.max_bucket, "Items under the semantic ID that has most."),
         gauge("semid_exact_duplicate_items", status.exact_duplicates, "Items with the embedding of another item."),
-        by_layer("semid_loss", "Loss of the last training step.", figures.loss),
+        by_layer("semid_loss", "Loss of the last training step.", metrics.loss),
         by_layer("semid_coverage", "Share of codes in use.", {each.layer: each.coverage for each in status.layers}),
         by_layer("semid_dead_codes", "Codes not in use.", {each.layer: each.dead_codes for each in status.layers}),
         by_layer(
@@ -131,12 +131,13 @@ class MetricsFile:
         self._due = self._now() + _INTERVAL_S
         fault = None
         try:
-            with FiguresReader(self._database) as reader:
-                status, figures = reader.status(), reader.figures()
-            text = exposition(families(status, figures, self._events.figures, self._version), self._labels)
+            with ReadConnection(self._database) as connection, connection.snapshot():
+                status = StatusQueries(connection).status()
+                metrics = MetricsReader(connection).read_metrics()
+            text = exposition(families(status, metrics, self._events.figures, self._version), self._labels)
             # Not durable: figures are outdated in ten seconds, and a slow disk would hold up the loop.
             atomic_write_text(self._path, text, durable=False)
-        except (OSError, StoreError, sqlite3.Error) as error:
+        except (OSError, StoreError) as error:
             fault = getattr(error, "strerror", None) or str(error)
             if self._told != fault:
                 self._events.warning(f"{self._path}: cannot be written: {fault}; see monitoring.metrics_textfile")

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from semid_daemon.base.errors import SemidError
 from semid_daemon.base.types import Codebooks
-from semid_daemon.store.read.export_items import Catalogue, Items, Order, Published, Selection
+from semid_daemon.store.read.export_items import Catalogue, Items, Order, Selection
+from semid_daemon.store.read.generations import GenerationRow
 
 IdType = Literal["auto", "text", "integer"]
 
@@ -37,7 +38,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def published(self) -> Published:
+    def published(self) -> GenerationRow:
         return self.catalogue.published
 
     @property

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semid_daemon.store.read.connection import InterruptedReadError, UnavailableError
+from semid_daemon.store.read.connection import InterruptedReadError, ReadConnection, UnavailableError
 from semid_daemon.store.read.monitor import MonitorReader, Overview
 from semid_tui.data.queries import Query
 
 _RETRY_S = 1.0
+_LOCK_TIMEOUT_S = 1.0  # how long a lock of another process is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Poller:
         self._stopped = True
         self._wake.set()
         if self._reader is not None:
-            self._reader.interrupt()
+            self._reader.connection.interrupt()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
@@ -93,7 +94,7 @@ class Poller:
                 self._answered.clear()
             reading, reader = self._reading, self._reader
             if reading is not None and reader is not None and self._subscribed.get(reading[0]) != reading[1]:
-                reader.interrupt()
+                reader.connection.interrupt()
         self._wake.set()
 
     # -- the thread ------------------------------------------------------------------------------
@@ -115,14 +116,14 @@ class Poller:
         self._close()
 
     def _look(self) -> None:
-        if self._reader is not None and not self._reader.is_current():
+        if self._reader is not None and not self._reader.connection.is_current():
             self._close()  # another file lies there, or none
         if self._reader is None:
-            reader = MonitorReader(self._database)
+            reader = MonitorReader(ReadConnection(self._database, _LOCK_TIMEOUT_S))
             with self._lock:
                 self._reader = reader
         if not self._frozen or self._overview is None:
-            version = self._reader.data_version()
+            version = self._reader.connection.data_version()
             if version != self._version or self._overview is None:
                 self._overview = self._reader.read_overview()
                 self._version = version
@@ -142,7 +143,7 @@ class Poller:
             self._reading = (slot, query)
         started = time.perf_counter()
         try:
-            with reader.snapshot():
+            with reader.connection.snapshot():
                 result, error = query.read(reader, overview), None
         except InterruptedReadError:
             if self._subscribed.get(slot) != query or self._stopped:
@@ -161,4 +162,4 @@ class Poller:
         self._answered.clear()
         if reader is not None:
             with contextlib.suppress(UnavailableError):
-                reader.close()
+                reader.connection.close()

@@ -6,8 +6,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from semid_daemon.store.read.files import Key
 from semid_daemon.store.read.monitor import MonitorReader, Overview
-from semid_daemon.store.read.search import Branch, Key
+from semid_daemon.store.read.search import Branch
 
 SLOW_S = 2.0  # a search that takes longer is given up
 
@@ -27,10 +28,10 @@ class LossQuery(Query):
     run: str | None = None
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.metrics, self.run
+        return overview.revisions.metrics, self.run
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        return reader.loss(self.run)
+        return reader.losses.curve(self.run)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class UsageQuery(Query):
     generation: int | None = None
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.chunks, overview.generations
+        return overview.revisions.chunks, overview.revisions.generations
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
         generation = self.generation or (overview.active.generation if overview.active else None)
@@ -50,10 +51,10 @@ class TroubledFilesQuery(Query):
     most: int = 8
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.files
+        return overview.revisions.files
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        return reader.troubled_files(self.most)
+        return reader.files.troubled(self.most)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EventsQuery(Query):
     level: str = ""
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.events
+        return overview.revisions.events
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
         return reader.events(self.most, self.text, self.level)
@@ -74,7 +75,7 @@ class CommandsQuery(Query):
     most: int = 20
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.commands
+        return overview.revisions.commands
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
         return reader.commands(self.most)
@@ -83,10 +84,10 @@ class CommandsQuery(Query):
 @dataclass(frozen=True)
 class GenerationsQuery(Query):
     def depends(self, overview: Overview) -> Hashable:
-        return overview.generations, overview.metrics
+        return overview.revisions.generations, overview.revisions.metrics
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        return reader.read_generations()
+        return reader.generations.snapshot()
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ class FilesQuery(Query):
     most: int = 100
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.files
+        return overview.revisions.files
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        with reader.at_most(SLOW_S):
-            return reader.files(
+        with reader.connection.time_limit(SLOW_S):
+            return reader.files.page(
                 order=self.order,
                 status=self.status,
                 text=self.text,
@@ -121,11 +122,11 @@ class RetriableFilesQuery(Query):
     text: str
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.files
+        return overview.revisions.files
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        with reader.at_most(SLOW_S):
-            return reader.retriable_files(self.status, self.text)
+        with reader.connection.time_limit(SLOW_S):
+            return reader.files.retriable_names(self.status, self.text)
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,11 @@ class ItemSearchQuery(Query):
     text: str = ""
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.chunks, overview.generations
+        return overview.revisions.chunks, overview.revisions.generations
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        with reader.at_most(SLOW_S):
-            return reader.find(self.text)
+        with reader.connection.time_limit(SLOW_S):
+            return reader.search.find(self.text)
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ class SampleItemsQuery(Query):
         return None
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
-        with reader.at_most(SLOW_S / 4):
-            return reader.with_code(self.generation, self.layer, self.code, self.layers)
+        with reader.connection.time_limit(SLOW_S / 4):
+            return reader.search.with_code(self.generation, self.layer, self.code, self.layers)
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,13 @@ class TreeQuery(Query):
     most: int = 500
 
     def depends(self, overview: Overview) -> Hashable:
-        return overview.chunks, overview.generations
+        return overview.revisions.chunks, overview.revisions.generations
 
     def read(self, reader: MonitorReader, overview: Overview) -> Any:
         children: dict[str, tuple[tuple[Branch, ...], int]] = {}
         if overview.active is not None:
             for prefix in self.prefixes:
-                children[prefix] = reader.children(
+                children[prefix] = reader.search.children(
                     overview.active.generation, prefix, overview.active.layers, self.most
                 )
         return children

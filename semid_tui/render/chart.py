@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from semid_daemon.store.read.monitor import LossCurve, LossPoint
+from semid_daemon.store.read.loss import LossCurve, LossPoint, smooth
 from semid_tui.context import Marker
 from semid_tui.render.canvas import Canvas
 from semid_tui.render.spans import Line, Part, Span, line, rule
@@ -15,7 +15,6 @@ from semid_tui.render.theme import envelope_style, layer_style
 
 _AXIS = 7  # cells left of the plot: labels of values
 _TICK_CELLS = 14  # between two labels of the axis of steps, at least
-_SMOOTHING_STEPS = 20  # of the exponential mean, at most: how many steps it takes to forget two thirds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +45,6 @@ def nice(value: float) -> float:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))
     return next(size * factor for factor in (1, 2, 5, 10) if size * factor >= value * (1 - 1e-9))
-
-
-def smooth(points: Sequence[LossPoint]) -> list[float]:
-    """The exponential mean of a layer's losses, forgetting by steps, whatever the number of steps to a point."""
-    if not points:
-        return []
-    memory_steps = min(_SMOOTHING_STEPS, (points[-1].step + points[-1].steps - points[0].step) / 25)
-    smoothed = [points[0].mean]
-    for point in points[1:]:
-        keep = math.exp(-point.steps / memory_steps)
-        smoothed.append(keep * smoothed[-1] + (1 - keep) * point.mean)
-    return smoothed
 
 
 def shown_layers(curve: LossCurve, view: View) -> dict[int, tuple[LossPoint, ...]]:
@@ -138,7 +125,7 @@ def draw_loss(curve: LossCurve, width: int, height: int, view: View) -> list[Lin
     if not layers or plot_wide < 4 or plot_high < 1:
         return [line(("no loss recorded yet", "dim"))]
     canvas = Canvas(plot_wide, plot_high, view.marker)
-    last = max(points[-1].step + points[-1].steps - 1 for points in layers.values())
+    last = max(points[-1].last_step for points in layers.values())
     first = max(min(points[0].step for points in layers.values()) - 1, 0)
     size = max(1.0, nice((last - first) / canvas.dots_wide))
     if size * canvas.dots_wide < last - first:
@@ -247,7 +234,7 @@ def last_smoothed(curve: LossCurve, layer: int | None = None) -> tuple[int, floa
         return None
     points = max(layers.values(), key=lambda points: points[-1].step)
     smoothed = smooth(points)
-    last = points[-1].step + points[-1].steps - 1
+    last = points[-1].last_step
     back = lookback(last - points[0].step + 1)
     earlier = next(
         (value for point, value in zip(reversed(points), reversed(smoothed), strict=True) if point.step <= last - back),

@@ -51,7 +51,7 @@ def head_lines(
     used = sum(number > 0 for number in items)
     total = sum(items)
     most = max(range(len(items)), key=items.__getitem__)
-    health = next((health for health in overview.health if health.layer == layer), None)
+    health = next((health for health in overview.layers if health.layer == layer), None)
     style = layer_style(layer)
     generation = f"g{usage.generation}" + ("" if active and active.generation == usage.generation else " (not active)")
     order = "rank order" if ranked else "index order"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from semid_daemon.base.text import escape
-from semid_daemon.store.read.search import FileRow
+from semid_daemon.store.read.files import FileRow
 from semid_tui.context import Marker
 from semid_tui.render.spans import Line, Part, Span, line, rule
 from semid_tui.render.text import clock, count, fit, size, tsv, wrap

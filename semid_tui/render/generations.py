@@ -55,10 +55,10 @@ def difference_line(difference: Difference, width: int) -> Line:
     parts: list[Part] = [
         (fit(name, min(26, width // 3)), "text" if difference.layer is None else layer_style(difference.layer))
     ]
-    values = [figure(value) if value is not None else "-" for value in (difference.old_value, difference.new_value)]
+    values = [figure(value) if value is not None else "-" for value in (difference.old, difference.new)]
     parts.append(f"{values[0]:>10} → {values[1]:<10}")
-    if difference.old_value and difference.new_value is not None:
-        change = (difference.new_value - difference.old_value) / abs(difference.old_value)
+    if difference.old and difference.new is not None:
+        change = (difference.new - difference.old) / abs(difference.old)
         lower_is_better = any(word in difference.name for word in _BETTER_LOW)
         style = "dim" if abs(change) < 5e-4 else "good" if (change < 0) == lower_is_better else "warn"
         parts.append((f"{change:+.1%}", style))
@@ -83,13 +83,11 @@ def detail_lines(snapshot: GenerationsSnapshot, row: GenerationRow | None, width
             (f"  largest bucket {row.max_bucket:,}", "dim"),
         ),
     ]
-    compared = [difference for difference in snapshot.differences if row.generation in (difference.old, difference.new)]
-    if compared:
-        pair = (compared[0].old, compared[0].new)
-        drawn.append(rule(width, ("comparison", "title"), (f" · g{pair[0]} → g{pair[1]}", "dim"), marker=marker))
-        drawn += [
-            difference_line(difference, width) for difference in compared if (difference.old, difference.new) == pair
-        ]
+    comparison = next((pair for pair in snapshot.comparisons if row.generation in (pair.old, pair.new)), None)
+    if comparison is not None:
+        pair_text = f" · g{comparison.old} → g{comparison.new}"
+        drawn.append(rule(width, ("comparison", "title"), (pair_text, "dim"), marker=marker))
+        drawn += [difference_line(difference, width) for difference in comparison.differences]
     if row.status == "active":
         drawn += drift_lines(snapshot, width, marker)
     return drawn

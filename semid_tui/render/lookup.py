@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from semid_daemon.base.text import escape
-from semid_daemon.store.read.search import SearchResult
-from semid_daemon.store.read.status import Item
+from semid_daemon.store.read.search import Item, SearchResult
 from semid_tui.context import Marker
 from semid_tui.render.spans import Line, Span, line, rule
 from semid_tui.render.text import clock, fit, tsv

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from semid_daemon.base.text import escape
-from semid_daemon.store.read.monitor import Event, LayerHealth, Overview, Usage
-from semid_daemon.store.read.search import FileRow
+from semid_daemon.store.read.files import FileRow
+from semid_daemon.store.read.monitor import Event, Overview, Usage
+from semid_daemon.store.records import LayerHealth
 from semid_tui.context import Marker
 from semid_tui.render.bars import bar, rank_profile, sparkline
 from semid_tui.render.spans import Line, Part, Span, length, line, rule
-from semid_tui.render.status import gauge, liveness
+from semid_tui.render.status import gauge
 from semid_tui.render.text import clock, count, duration, fit, percent, short, size
 from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
 
@@ -20,11 +21,11 @@ from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
 def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
     """The file or the training in progress, with a bar and the time left."""
     state = overview.state
-    live = liveness(overview) in ("live", "stale")
+    live = overview.liveness() in ("live", "stale")
     title = (
         state
         if live
-        else f"{state} · not now: the daemon {'is silent' if liveness(overview) == 'silent' else 'is off'}"
+        else f"{state} · not now: the daemon {'is silent' if overview.liveness() == 'silent' else 'is off'}"
     )
     drawn = [rule(width, (title, "title" if live else "warn"), marker=marker)]
     gauges = overview.gauges
@@ -45,7 +46,7 @@ def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> l
         detail = escape(overview.detail) if live else "start it with `semid run`"
         drawn.append(line((detail or "waiting for files in the drop directory", "text" if live else "dim")))
         if live and state == "idle":
-            done = overview.file_counts.get("done", 0)
+            done = overview.files.get("done", 0)
             drawn.append(line((f"{done:,} files done, nothing waits", "dim")))
     return drawn[:height]
 
@@ -58,11 +59,11 @@ def _bar_line(share: float, width: int, marker: Marker, note: str) -> Line:
 
 def all_files_lines(overview: Overview, width: int, marker: Marker) -> list[Line]:
     """All files together: how many are done, how much is left, how long it takes."""
-    counts = overview.file_counts
+    counts = overview.files
     total = sum(counts.values())
     done = counts.get("done", 0) + counts.get("rejected", 0)
     left, eta = gauge(overview, "bytes_left"), gauge(overview, "eta_s")
-    live = liveness(overview) == "live"
+    live = overview.liveness() == "live"
     words: list[Part] = [f"{done:,} of {total:,} files", (f"  {size(left)} left" if left else "", "dim")]
     if live and left:
         words.append((f"  ETA {duration(eta)}" if eta else "", "text"))
@@ -96,16 +97,16 @@ def codebook_lines(
         )
     ]
     layers = (
-        list(overview.health)[: height - 1]
-        if len(overview.health) <= height - 1
-        else list(overview.health)[: height - 2]
+        list(overview.layers)[: height - 1]
+        if len(overview.layers) <= height - 1
+        else list(overview.layers)[: height - 2]
     )
     for health in layers:
         drawn.append(layer_line(health, usage, active.codebook_size, width, marker))
-        if trend and usage is not None and height >= 1 + 2 * len(overview.health):
+        if trend and usage is not None and height >= 1 + 2 * len(overview.layers):
             drawn.append(trend_line(usage, health.layer, width, marker))
-    if len(layers) < len(overview.health):
-        drawn.append(line((f"… {len(overview.health) - len(layers)} more layers: 3 Codes", "dim")))
+    if len(layers) < len(overview.layers):
+        drawn.append(line((f"… {len(overview.layers) - len(layers)} more layers: 3 Codes", "dim")))
     return drawn
 
 
@@ -139,7 +140,7 @@ def trend_line(usage: Usage, layer: int, width: int, marker: Marker) -> Line:
 def file_count_line(overview: Overview) -> Line:
     parts: list[Part] = []
     for name in ("pending", "loading", "done", "rejected", "deferred"):
-        number = overview.file_counts.get(name, 0)
+        number = overview.files.get(name, 0)
         if number or name != "deferred":
             parts += [(f"{name} ", "dim"), Span(f"{number:,}", STATUS_STYLES[name] if number else "dim"), "  "]
     return line(*parts)

@@ -9,11 +9,11 @@ from rich.cells import cell_len
 
 from semid_daemon.base.text import escape
 from semid_daemon.store.read.monitor import Overview
+from semid_daemon.store.read.status import STALE_S
 from semid_tui.context import Mode, SentCommand
 from semid_tui.render.spans import Line, Span, ends, length, line
-from semid_tui.render.text import age_s, duration, fit, loss, short
+from semid_tui.render.text import duration, fit, loss, short
 
-STALE_S, SILENT_S = 5.0, 30.0
 SCREENS = ("Overview", "Train", "Codes", "Files", "Lookup", "Tree", "Generations", "Events")
 _SHORT = ("Over", "Train", "Codes", "Files", "Look", "Tree", "Gens", "Events")
 
@@ -28,14 +28,6 @@ class KeyHint:
     kept: bool = False
 
 
-def liveness(overview: Overview) -> str:
-    """`live`, `stale` or `silent` by the age of the heartbeat; `off` for a daemon that is not meant to run."""
-    age = age_s(overview.heartbeat_at)
-    if overview.state in ("stopped", "never started") or age is None:
-        return "off"
-    return "live" if age <= STALE_S else "stale" if age <= SILENT_S else "silent"
-
-
 def status_line(overview: Overview | None, width: int, mode: Mode, problem: str | None = None) -> Line:
     """Badge and age of the data first, then the daemon's work and the catalogue, as many parts as fit."""
     parts: list[Line] = [line(("semid", "title"))]
@@ -46,24 +38,24 @@ def status_line(overview: Overview | None, width: int, mode: Mode, problem: str 
     if problem is not None or overview is None:
         parts.append(line((f"{'x' if mode.ascii_only else '✗'} {problem or 'reading…'}", "bad" if problem else "dim")))
         return _joined(parts, width)
-    live = liveness(overview)
+    live = overview.liveness()
     parts.append(_state(overview, live, mode))
     generation = overview.active.generation if overview.active else None
     if generation is not None:
         parts.append(line(("g", "dim"), (str(generation), "accent")))
     if live == "live":
         parts += _activity(overview)
-    if overview.file_counts.get("rejected"):
-        parts.append(line((f"{overview.file_counts['rejected']:,} rejected", "bad")))
-    if overview.file_counts.get("deferred"):
-        parts.append(line((f"{overview.file_counts['deferred']:,} deferred", "warn")))
+    if overview.files.get("rejected"):
+        parts.append(line((f"{overview.files['rejected']:,} rejected", "bad")))
+    if overview.files.get("deferred"):
+        parts.append(line((f"{overview.files['deferred']:,} deferred", "warn")))
     if overview.active:
         parts.append(line((short(overview.active.items), "text"), (" items", "dim")))
     return _joined(parts, width)
 
 
 def _state(overview: Overview, live: str, mode: Mode) -> Line:
-    age = age_s(overview.heartbeat_at)
+    age = overview.heartbeat_age_s()
     age_text = duration(age) if age is not None else ""
     full, hollow, warning = ("*", "o", "!") if mode.ascii_only else ("●", "○", "▲")
     state = overview.state.upper()

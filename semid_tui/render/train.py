@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from semid_daemon.base.text import escape
-from semid_daemon.store.read.monitor import LossCurve, Overview
+from semid_daemon.store.read.loss import LossCurve, smooth
+from semid_daemon.store.read.monitor import Overview
 from semid_tui.context import Marker
-from semid_tui.render.chart import run_number, smooth, value_at
+from semid_tui.render.chart import run_number, value_at
 from semid_tui.render.spans import Line, line, rule
-from semid_tui.render.status import liveness
 from semid_tui.render.text import loss, tsv
 from semid_tui.render.theme import layer_style
 
@@ -54,7 +54,7 @@ def crosshair_line(curve: LossCurve, crosshair: int | None) -> Line:
 
 def training_line(overview: Overview | None) -> Line:
     """The training in progress, or a hint at the crosshair."""
-    training = overview is not None and overview.state == "training" and liveness(overview) == "live"
+    training = overview is not None and overview.state == "training" and overview.liveness() == "live"
     state = escape(overview.detail) if overview is not None and training else ""
     return line((state or "← → put a crosshair on the chart", "accent" if state else "faint"))
 

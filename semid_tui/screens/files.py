@@ -11,8 +11,8 @@ from textual.binding import Binding
 from textual.widgets import Input
 
 from semid_daemon.base.text import escape
+from semid_daemon.store.read.files import FILE_ORDERS, FileRow, FilesPage, Key
 from semid_daemon.store.read.monitor import Overview
-from semid_daemon.store.read.search import FILE_ORDERS, FileRow, FilesPage, Key
 from semid_tui.data.queries import FilesQuery, Query, RetriableFilesQuery
 from semid_tui.render.files import STATUSES, detail_lines, file_line, files_tsv, head_lines
 from semid_tui.render.spans import Line, line
@@ -31,7 +31,7 @@ class FilesHead(PanePart["FilesPane"]):
         if pane.overview is None:
             return []
         found = pane.page.total if pane.page else None
-        counts = pane.overview.file_counts
+        counts = pane.overview.files
         return head_lines(counts, found, pane.order, pane.status, pane.text, width, self.monitor.marker)
 
     def action_pick(self, status: str) -> None:
@@ -220,6 +220,6 @@ class FilesPane(FilteredPane):
             names = list(self.retriable)
             if len(names) > 1:
                 offers.append((f"the {len(names):,} filtered files", {"files": names}))
-        if self.overview and (self.overview.file_counts.get("rejected") or self.overview.file_counts.get("deferred")):
+        if self.overview and (self.overview.files.get("rejected") or self.overview.files.get("deferred")):
             offers.append(("all deferred and rejected files", {"all": True}))
         return offers

@@ -9,8 +9,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 
-from semid_daemon.store.read.monitor import Event, LossCurve, Overview, Usage
-from semid_daemon.store.read.search import FileRow
+from semid_daemon.store.read.files import FileRow
+from semid_daemon.store.read.loss import LossCurve
+from semid_daemon.store.read.monitor import Event, Overview, Usage
 from semid_tui.data.queries import EventsQuery, LossQuery, Query, TroubledFilesQuery, UsageQuery
 from semid_tui.render.chart import View, loss_lines
 from semid_tui.render.overview import (
@@ -130,7 +131,7 @@ class OverviewPane(Pane):
         self.is_wide = width >= 110 and height >= 28
         self.set_class(self.is_wide, "wide")
         self.set_class(height < 20, "low")
-        layers = len(self.overview.health) if self.overview else 3
+        layers = len(self.overview.layers) if self.overview else 3
         codes = 1 + max(layers, 1) * (2 if self.is_wide else 1)
         self.query_one("#overview-codes").styles.height = min(codes, max(4, height // 3))
 

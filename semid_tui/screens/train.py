@@ -8,7 +8,8 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 
-from semid_daemon.store.read.monitor import LossCurve, Overview
+from semid_daemon.store.read.loss import LossCurve
+from semid_daemon.store.read.monitor import Overview
 from semid_tui.data.queries import LossQuery, Query
 from semid_tui.render.chart import View, loss_lines, value_at
 from semid_tui.render.spans import Line

@@ -13,7 +13,7 @@ import pytest
 
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.cli.install_service import below, plan, write
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.status import read_status
 from tests.catalogues import SMALL, drop_npz
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
@@ -208,8 +208,8 @@ def test_a_real_service_manager_runs_it(tmp_path: Path, clustered, monkeypatch):
         "again active 1",
         "stopped inactive 0",
     ], done.stderr
-    with Reader(root / "state/semid.db") as reader:
-        assert (reader.status().state, reader.status().items) == ("stopped", 100)
+    status = read_status(root / "state/semid.db")
+    assert (status.state, status.items) == ("stopped", 100)
 
 
 def test_below_keeps_the_path():

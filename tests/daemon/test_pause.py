@@ -15,7 +15,7 @@ from semid_daemon.config import Config
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.runtime.progress import PlainProgress
-from semid_daemon.store.read.status import Reader, Status
+from semid_daemon.store.read.status import Status, read_status
 from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz
 
@@ -26,8 +26,7 @@ def run_once(config: Config) -> None:
 
 
 def status(config: Config) -> Status:
-    with Reader(config.database) as reader:
-        return reader.status()
+    return read_status(config.database)
 
 
 def drop(directory: Path, name: str, rows_ND: FloatArray) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.daemon.systemd_notify import Notifier
-from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.checks import check_database
+from semid_daemon.store.read.status import read_status
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
 SEMID = [sys.executable, "-m", "semid_daemon"]
@@ -100,8 +100,7 @@ def test_ready_status_watchdog_stopping(manager: Manager, root: Path, clustered:
     try:
         manager.wait_for("READY", "1")
         # Not before the database is there and up to date; more time is asked for until then.
-        with Reader(root / "state" / "semid.db") as reader:
-            assert reader.status().state != "never started"
+        assert read_status(root / "state" / "semid.db").state != "never started"
         assert [name for name, _ in manager.heard[:2]] == ["STATUS", "EXTEND_TIMEOUT_USEC"]
         assert ("WATCHDOG_USEC", "3000000") in manager.heard  # the unit's and ingest.watchdog_s
         manager.wait_for("STATUS", "idle, 0 files wait, 1 done")
@@ -130,7 +129,7 @@ def test_a_step_that_hangs_starves_the_watchdog_and_the_next_daemon_goes_on(
     daemon.terminate()
     daemon.communicate(timeout=20)
     assert daemon.returncode == 0
-    report = DatabaseChecks(root / "state" / "semid.db").run()
+    report = check_database(root / "state" / "semid.db")
     assert (report.faults, report.items) == ([], 170)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import configured, query, run, semid
 
@@ -79,14 +79,14 @@ def test_killed_on_the_way_to_the_next_generation(
         for point in POINTS[step] if step == when else ():
             died = semid("run", "--once", "-c", config.root / "semid.toml", failpoint=point)
             assert died.returncode == -signal.SIGKILL, died.stderr
-            assert DatabaseChecks(config.database).run().faults == []
+            assert check_database(config.database).faults == []
             active = query(config, "SELECT generation, count(*) FROM semantic_ids GROUP BY 1")
             if step == "promote":  # one or the other, never some of both
                 assert active == ([(1, 860)] if point == "switching" else [(2, 860)])
             elif step == "train":
                 assert active == [(1, 860)]
         run(config)
-    assert DatabaseChecks(config.database).run().faults == []
+    assert check_database(config.database).faults == []
     assert everything(config) == undisturbed
     commands = query(config, "SELECT command, state FROM commands ORDER BY requested_at")
     assert commands == [("train", "done"), ("promote", "done")]

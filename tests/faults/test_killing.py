@@ -15,7 +15,7 @@ from semid_daemon.base.errors import StateLockedError
 from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.daemon.state_lock import hold_state
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
     assert_sound,
@@ -107,7 +107,7 @@ def test_fault_02_killed_during_commit_and_checkpoint(tmp_path: Path):
         time.sleep(0.05 + random.Random(round_number).random() / 5)
         child.kill()
         child.communicate()
-        report = DatabaseChecks(database).run()
+        report = check_database(database)
         assert report.faults == []
         done.append(report.items)
     assert done == sorted(done)

@@ -163,11 +163,10 @@ def test_fault_56_reader_of_another_user(trained: Config):
         "import os, sys\n"
         "from pathlib import Path\n"
         "from semid_daemon.base.errors import StoreError\n"
-        "from semid_daemon.store.read.status import Reader\n"
+        "from semid_daemon.store.read.status import read_status\n"
         "os.setgid(65534), os.setuid(65534)\n"
         "try:\n"
-        "    with Reader(Path(sys.argv[1])) as reader:\n"
-        "        print(reader.status().items)\n"
+        "    print(read_status(Path(sys.argv[1])).items)\n"
         "except StoreError as error:\n"
         "    print(error)\n"
     )

@@ -19,7 +19,7 @@ from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import hold_state, make_directories
 from semid_daemon.runtime.progress import PlainProgress
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
@@ -130,7 +130,7 @@ def items(config: Config) -> int:
 
 def assert_sound(config: Config, count: int) -> None:
     """So many items, and every count in the database equal to its rows."""
-    faults = DatabaseChecks(config.database).run().faults
+    faults = check_database(config.database).faults
     assert not faults, faults
     assert items(config) == count
 

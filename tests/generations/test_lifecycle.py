@@ -12,7 +12,7 @@ from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.chunks import Chunks
 from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz, ids
@@ -47,7 +47,7 @@ def candidate(config: Config, generation: int) -> list[tuple]:
 
 
 def assert_sound(config: Config) -> None:
-    assert DatabaseChecks(config.database).run().faults == []
+    assert check_database(config.database).faults == []
 
 
 def start(config: Config, clustered: Rows, rows: int = 200) -> None:

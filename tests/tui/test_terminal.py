@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from semid_daemon.config import Config, load_config
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.search import SearchQueries
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 from tests.tui.terminal import Terminal
 
@@ -58,8 +59,8 @@ def test_a_file_is_dropped_looked_up_and_a_rejected_one_retried(daemon, clustere
         terminal.sees("an item by its ID")
         terminal.press("first-7")
         terminal.sees("semantic ID", "suffix", "siblings")
-        with Reader(config.database) as reader:
-            item = reader.lookup("first-7")
+        with ReadConnection(config.database) as connection:
+            item = SearchQueries(connection).lookup("first-7")
         assert item is not None
         assert item.semantic_id in terminal.text
         terminal.press("\x1b")
@@ -146,7 +147,7 @@ def test_once_and_json(recorded: Config):
 
     printed = run("--json", "-c", config)
     data = json.loads(printed.stdout)
-    assert (data["state"], data["liveness"], data["generation"]["generation"]) == ("encoding", "live", 2)
+    assert (data["state"], data["liveness"], data["generation"]) == ("encoding", "live", 2)
     assert data["training"]["step"] == 1200
     assert data["files"] == {"pending": 3, "loading": 1, "done": 2, "rejected": 2, "deferred": 1}
     assert data["gauges"]["rows_per_s"] == 48_100
@@ -175,9 +176,9 @@ def test_what_it_loads(recorded: Config):
         "from pathlib import Path\n"
         "from semid_daemon.config import load_config\n"
         "from semid_tui.app import MonitorApp\n"
-        "from semid_tui.once import overview_json, overview_text\n"
+        "from semid_tui.once import overview_text\n"
         f"config = load_config(Path({str(recorded.root / 'semid.toml')!r}))\n"
-        "overview_text(config.database, 80, 'braille'); overview_json(config.database)\n"
+        "overview_text(config.database, 80, 'braille')\n"
         "async def main():\n"
         "    app = MonitorApp(config)\n"
         "    async with app.run_test() as pilot:\n"

@@ -1,18 +1,18 @@
-"""What `semid doctor` asks of the database: one read-only snapshot, every count against the rows themselves."""
+"""The checks of `semid doctor`: in one read-only snapshot, every count against the rows themselves."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from semid_daemon.store.read.connection import ReadConnection
+
+_TIMEOUT_S = 10.0
 KEPT = "status NOT IN ('deleting', 'deleted') ORDER BY generation"  # of a generation whose codebooks are needed
 _SHOWN = "generation NOT IN (SELECT generation FROM _generations WHERE status = 'deleting')"
-# A query that gives one row, (what, number of cases), per disagreement.
+# By the text of a fault: a query that counts its cases.
 _DISAGREEMENTS = {
     "files whose rows are not the sum of their chunks": """
         SELECT count(*) FROM _files f
@@ -63,14 +63,14 @@ _DISAGREEMENTS = {
     """,
     "beginnings of two codes that are not counted right": f"""
         WITH counted AS (SELECT generation, first, second, items FROM _prefix_counts WHERE items != 0 AND {_SHOWN}),
-             there AS (
+             present AS (
                  SELECT generation, CAST(semantic_id AS INTEGER) AS first,
                         CAST(substr(semantic_id, instr(semantic_id, '-') + 1) AS INTEGER) AS second,
                         sum(items) AS items
                  FROM (SELECT generation, semantic_id, count(*) AS items FROM _items GROUP BY semantic_id, generation)
                  WHERE semantic_id GLOB '*-*' AND {_SHOWN} GROUP BY 1, 2, 3)
-        SELECT (SELECT count(*) FROM (SELECT * FROM counted EXCEPT SELECT * FROM there))
-             + (SELECT count(*) FROM (SELECT * FROM there EXCEPT SELECT * FROM counted))
+        SELECT (SELECT count(*) FROM (SELECT * FROM counted EXCEPT SELECT * FROM present))
+             + (SELECT count(*) FROM (SELECT * FROM present EXCEPT SELECT * FROM counted))
     """,
     "statuses whose files are not counted right": """
         SELECT count(*) FROM (
@@ -116,7 +116,7 @@ class KeptFile:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseReport:
-    """What was found. `faults` are disagreements in words; the lists and counts are for further checks.
+    """`faults` are disagreements in words; the lists and counts are for further checks.
 
     `spool_ends` are the bytes that the database knows of every segment of the spool.
     """
@@ -130,61 +130,40 @@ class DatabaseReport:
     in_files: list[KeptFile]
 
 
-class DatabaseChecks:
-    """One snapshot. Raises sqlite3.DatabaseError where the database cannot be read at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10
-        )
-
-    @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._connection.execute("COMMIT")
-            self._connection.close()
-
-    def run(self) -> DatabaseReport:
-        read = self._connection.execute
-        faults = []
-        with self._snapshot():
-            faults += [f"integrity: {text}" for (text,) in read("PRAGMA integrity_check(10)") if text != "ok"]
-            broken = len(read("PRAGMA foreign_key_check").fetchmany(1000))
-            faults += [f"references to rows that are not there: {broken:,}"] if broken else []
-            for what, sql in _DISAGREEMENTS.items():
-                (cases,) = read(sql).fetchone()
-                faults += [f"{what}: {cases:,}"] if cases else []
-            faults += self._code_usage()
-            fingerprints = [name for (name,) in read(f"SELECT fingerprint FROM _generations WHERE {KEPT}")]
-            files = dict(read("SELECT status, count(*) FROM _files GROUP BY status").fetchall())
-            (items,) = read("SELECT coalesce(sum(items), 0) FROM _generations").fetchone()
-            ends = dict(read("SELECT segment, max(first_byte + size_bytes) FROM _spool GROUP BY segment").fetchall())
-            in_files = [KeptFile(digest, size, json.loads(names)) for digest, size, names in read(_IN_FILES)]
+def check_database(path: Path) -> DatabaseReport:
+    """Compare every count with its rows, in one snapshot. Raises UnavailableError where the database cannot be read."""
+    with ReadConnection(path, _TIMEOUT_S) as connection, connection.snapshot():
+        rows = connection.rows
+        faults = [f"integrity: {text}" for (text,) in rows("PRAGMA integrity_check(10)") if text != "ok"]
+        broken = len(next(connection.iterate("PRAGMA foreign_key_check"), ()))
+        faults += [f"references to rows that are not there: {broken:,}"] if broken else []
+        for text, sql in _DISAGREEMENTS.items():
+            (cases,) = connection.row(sql)
+            faults += [f"{text}: {cases:,}"] if cases else []
+        faults += _code_usage_faults(connection)
+        files: dict[str, int] = dict(rows("SELECT status, count(*) FROM _files GROUP BY status"))
         return DatabaseReport(
             faults=faults,
-            fingerprints=fingerprints,
+            fingerprints=[name for (name,) in rows(f"SELECT fingerprint FROM _generations WHERE {KEPT}")],
             deferred=files.get("deferred", 0),
             rejected=files.get("rejected", 0),
-            items=items,
-            spool_ends=ends,
-            in_files=in_files,
+            items=connection.row("SELECT coalesce(sum(items), 0) FROM _generations")[0],
+            spool_ends=dict(rows("SELECT segment, max(first_byte + size_bytes) FROM _spool GROUP BY segment")),
+            in_files=[KeptFile(digest, size, json.loads(names)) for digest, size, names in rows(_IN_FILES)],
         )
 
-    def _code_usage(self) -> list[str]:
-        used: Counter[tuple[int, int, int]] = Counter()
-        for generation, semantic_id in self._connection.execute(
-            f"SELECT generation, semantic_id FROM _items WHERE {_SHOWN}"
-        ):
+
+def _code_usage_faults(connection: ReadConnection) -> list[str]:
+    used: Counter[tuple[int, int, int]] = Counter()
+    for rows in connection.iterate(f"SELECT generation, semantic_id FROM _items WHERE {_SHOWN}"):
+        for generation, semantic_id in rows:
             for layer, code in enumerate(semantic_id.split("-")):
                 used[generation, layer, int(code)] += 1
-        counted = {
-            (generation, layer, code): items
-            for generation, layer, code, items in self._connection.execute(
-                f"SELECT generation, layer, code, items FROM _code_usage WHERE items > 0 AND {_SHOWN}"
-            )
-        }
-        wrong = sum(used[key] != counted.get(key, 0) for key in used.keys() | counted.keys())
-        return [f"codes whose use is not counted right: {wrong:,}"] if wrong else []
+    counted = {
+        (generation, layer, code): items
+        for generation, layer, code, items in connection.rows(
+            f"SELECT generation, layer, code, items FROM _code_usage WHERE items > 0 AND {_SHOWN}"
+        )
+    }
+    wrong = sum(used[key] != counted.get(key, 0) for key in used.keys() | counted.keys())
+    return [f"codes whose use is not counted right: {wrong:,}"] if wrong else []

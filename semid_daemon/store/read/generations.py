@@ -1,12 +1,12 @@
-"""Generations one after the other: how they compare, and how far the catalogue has drifted. Standard library only."""
+"""Generations: what became of each, how they compare, and how far the catalogue has drifted. Standard library only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from semid_daemon.store.read.search import SearchQueries
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.records import LayerHealth
 
 _DRIFT = ("drift_error_ratio", "drift_tail_share", "drift_collision_rate")
 _DRIFT_BY_LAYER = ("drift_js", "drift_dead_alive")
@@ -42,9 +42,19 @@ class GenerationRow:
     dim: int
     normalize_residuals: bool
 
+    @property
+    def unique_rate(self) -> float | None:
+        """Distinct semantic IDs per item; None while it has no items."""
+        return self.distinct_ids / self.items if self.items else None
 
-# The fields of a GenerationRow, of `_generations g`.
-GENERATION_COLUMNS = (
+    @property
+    def singleton_rate(self) -> float | None:
+        """Share of the items that are alone in their bucket; None while it has no items."""
+        return self.singletons / self.items if self.items else None
+
+
+# The fields of a GenerationRow.
+_COLUMNS = (
     "g.generation, g.status, g.items, CASE WHEN g.status IN ('preparing', 'ready', 'retired') THEN"
     " max(0, coalesce((SELECT a.items FROM _generations a WHERE a.status = 'active'), 0) - g.items) ELSE 0 END,"
     " g.trained_rows, g.origin, g.based_on, g.collisions, g.bucket_capacity, g.fingerprint, g.created_at,"
@@ -55,62 +65,98 @@ GENERATION_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of two generations; `layer` is None where it concerns all of them."""
+    """One metric of two generations; `layer` is None where it concerns all of them, a value where it is not known."""
+
+    name: str
+    layer: int | None
+    old: float | None
+    new: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How two generations compared when the daemon measured them."""
 
     old: int
     new: int
-    name: str
-    layer: int | None
-    old_value: float | None
-    new_value: float | None
     at: str
+    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationsSnapshot:
-    """All generations, the latest first. `drift` of the active one: the last values, oldest first.
+    """All generations and comparisons, the latest first. `drift` of the active one: the last values, oldest first.
 
     `candidate`: steps and rows that the active generation's candidate has learned from.
     """
 
     generations: tuple[GenerationRow, ...]
-    differences: tuple[Difference, ...]
+    comparisons: tuple[Comparison, ...]
     drift: Mapping[tuple[str, int | None], tuple[float, ...]]
     candidate: tuple[int, int] | None
 
 
-class GenerationQueries(SearchQueries):
-    """What is asked of a MonitorReader about generations."""
+class GenerationQueries:
+    """Generations, the health of their codebooks, and how they compared."""
 
-    def read_generations(self) -> GenerationsSnapshot:
-        """One snapshot of it all: small, whatever the size of the catalogue."""
-        lines = tuple(
-            GenerationRow(*row)
-            for row in self._rows(f"SELECT {GENERATION_COLUMNS} FROM _generations g ORDER BY g.generation DESC")
+    def __init__(self, connection: ReadConnection) -> None:
+        self._connection = connection
+
+    def generations(self) -> list[GenerationRow]:
+        """All generations in the order of their numbers, the deleted ones too."""
+        return self._generations("TRUE")
+
+    def active(self) -> GenerationRow | None:
+        """The generation that new rows are encoded with."""
+        found = self._generations("g.status = 'active'")
+        return found[0] if found else None
+
+    def _generations(self, condition: str) -> list[GenerationRow]:
+        rows = self._connection.rows(f"SELECT {_COLUMNS} FROM _generations g WHERE {condition} ORDER BY g.generation")
+        return [GenerationRow(*(*row[:-1], bool(row[-1]))) for row in rows]
+
+    def health(self, generation: int) -> tuple[LayerHealth, ...]:
+        """How well the codes of each layer are used."""
+        rows = self._connection.rows(
+            "SELECT layer, coverage, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer",
+            (generation,),
         )
-        active = next((line.generation for line in lines if line.status == "active"), None)
-        differences = self._rows(
-            "SELECT old, new, name, layer, old_value, new_value, at FROM _comparisons"
+        return tuple(LayerHealth(*row) for row in rows)
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """What the daemon measured when it prepared a generation beside another, the latest generation first."""
+        found: dict[tuple[int, int, str], list[Difference]] = {}
+        for old, new, at, *difference in self._connection.rows(
+            "SELECT old, new, at, name, layer, old_value, new_value FROM _comparisons"
             " ORDER BY new DESC, old DESC, rowid"
-        )
-        candidate = self._rows("SELECT steps, rows FROM _candidates WHERE generation = ?", (active,))
-        return GenerationsSnapshot(
-            lines,
-            tuple(Difference(*row) for row in differences),
-            {} if active is None else self._drift(active),
-            tuple(candidate[0]) if candidate else None,
-        )
+        ):
+            found.setdefault((old, new, at), []).append(Difference(*difference))
+        return tuple(Comparison(*key, tuple(differences)) for key, differences in found.items())
 
-    def _drift(self, generation: int) -> dict[tuple[str, int | None], tuple[float, ...]]:
-        run = f"drift-{generation}"
-        layers = self._rows("SELECT layers FROM _generations WHERE generation = ?", (generation,))[0][0]
+    def snapshot(self) -> GenerationsSnapshot:
+        """Everything about generations: small, whatever the size of the catalogue."""
+        with self._connection.snapshot():
+            generations = tuple(reversed(self.generations()))
+            active = next((row for row in generations if row.status == "active"), None)
+            candidate = active and self._connection.first(
+                "SELECT steps, rows FROM _candidates WHERE generation = ?", (active.generation,)
+            )
+            return GenerationsSnapshot(
+                generations=generations,
+                comparisons=self.comparisons(),
+                drift=self.drift(active, _MOST_DRIFT) if active else {},
+                candidate=(candidate[0], candidate[1]) if candidate else None,
+            )
+
+    def drift(self, generation: GenerationRow, most: int) -> dict[tuple[str, int | None], tuple[float, ...]]:
+        """The last `most` values of each drift metric by its name and layer, oldest first; without a value, no key."""
         wanted: list[tuple[str, int | None]] = [(name, None) for name in _DRIFT]
-        wanted += [(name, layer) for name in _DRIFT_BY_LAYER for layer in range(layers)]
+        wanted += [(name, layer) for name in _DRIFT_BY_LAYER for layer in range(generation.layers)]
         found: dict[tuple[str, int | None], tuple[float, ...]] = {}
         for name, layer in wanted:
-            rows: list[tuple[Any, ...]] = self._rows(
+            rows = self._connection.rows(
                 "SELECT value FROM _metrics WHERE run = ? AND name = ? AND layer IS ? ORDER BY step DESC LIMIT ?",
-                (run, name, layer, _MOST_DRIFT),
+                (f"drift-{generation.generation}", name, layer, most),
             )
             if rows:
                 found[name, layer] = tuple(value for (value,) in reversed(rows))

@@ -1,16 +1,15 @@
-"""What a monitoring system wants beside the status: rows by outcome, the last loss, the last drift."""
+"""Metrics for a monitoring system beside the status: rows by outcome, last loss, last drift. Standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semid_daemon.store.read.status import Reader
-
-_DRIFT = ("drift_error_ratio", "drift_js", "drift_tail_share", "drift_dead_alive", "drift_collision_rate")
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.generations import GenerationQueries
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Metrics:
     """`rows` by outcome, over all files; `loss` by layer; `drift` of the active generation by name and layer."""
 
     rows: dict[str, int]
@@ -18,34 +17,44 @@ class Figures:
     drift: dict[tuple[str, int | None], float]
 
 
-class FiguresReader(Reader):
-    """A reader for `semid_daemon.daemon.prometheus`."""
+class MetricsReader:
+    """The metrics that `semid_daemon.daemon.prometheus` writes."""
 
-    def figures(self) -> Figures:
-        """Each figure is found by an index, however much was recorded; the rows are a sum over the files."""
-        read = self._connection.execute
-        rows = read(
-            "SELECT sum(rows_assigned), sum(rows_kept), sum(rows_replaced), sum(rows_rejected) FROM _files"
-        ).fetchone()
-        run = read(
+    def __init__(self, connection: ReadConnection) -> None:
+        self._connection = connection
+        self._generations = GenerationQueries(connection)
+
+    def read_metrics(self) -> Metrics:
+        """An index finds each value, however many were recorded; the rows are a sum over the files."""
+        with self._connection.snapshot():
+            rows = self._connection.row(
+                "SELECT sum(rows_assigned), sum(rows_kept), sum(rows_replaced), sum(rows_rejected) FROM _files"
+            )
+            active = self._generations.active()
+            drift = self._generations.drift(active, 1) if active else {}
+            return Metrics(
+                rows={
+                    outcome: count or 0
+                    for outcome, count in zip(("assigned", "kept", "replaced", "rejected"), rows, strict=True)
+                },
+                loss=self._loss(active.layers) if active else {},
+                drift={key: values[-1] for key, values in drift.items()},
+            )
+
+    def _loss(self, layers: int) -> dict[int, float]:
+        """The last loss of each layer in the latest training."""
+        run = self._connection.first(
             "SELECT run FROM (SELECT DISTINCT run FROM _metrics WHERE run GLOB 'train-*')"
             " ORDER BY length(run) DESC, run DESC LIMIT 1"
-        ).fetchone()
-        active = read("SELECT generation, layers FROM _generations WHERE status = 'active'").fetchone()
-        number, layers = active or (None, 0)
-        # A figure of a whole run, and of each layer.
-        places: list[int | None] = [None, *range(layers)]
-        drift = {(name, place): self._last(f"drift-{number}", name, place) for name in _DRIFT for place in places}
-        loss = {layer: self._last(run[0], "loss", layer) for layer in range(layers)} if run else {}
-        return Figures(
-            rows=dict(zip(("assigned", "kept", "replaced", "rejected"), (count or 0 for count in rows), strict=True)),
-            loss={layer: value for layer, value in loss.items() if value is not None},
-            drift={key: value for key, value in drift.items() if value is not None},
         )
-
-    def _last(self, run: str, name: str, layer: int | None) -> float | None:
-        row = self._connection.execute(
-            "SELECT value FROM _metrics WHERE run = ? AND name = ? AND layer IS ? ORDER BY step DESC LIMIT 1",
-            (run, name, layer),
-        ).fetchone()
-        return None if row is None else float(row[0])
+        if run is None:
+            return {}
+        loss = {}
+        for layer in range(layers):
+            last = self._connection.first(
+                "SELECT value FROM _metrics WHERE run = ? AND name = 'loss' AND layer IS ? ORDER BY step DESC LIMIT 1",
+                (run[0], layer),
+            )
+            if last is not None:
+                loss[layer] = float(last[0])
+        return loss

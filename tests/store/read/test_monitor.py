@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch, TrainingStep
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
@@ -70,10 +70,10 @@ def test_prefixes_are_counted_as_items_come_and_move(store: Store, tmp_path: Pat
             prefix = "-".join(semantic_id.split("-")[:codes])
             there[prefix] = there.get(prefix, 0) + 1
     assert counted == there
-    assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
+    assert check_database(tmp_path / "semid.db").faults == []
     store.database.connection.execute("UPDATE _prefix_counts SET items = items + 1 WHERE first = 2 AND second = 1")
     store.database.connection.execute("DELETE FROM _prefix_counts WHERE first = 3 AND second = 1")
-    faults = DatabaseChecks(tmp_path / "semid.db").run().faults
+    faults = check_database(tmp_path / "semid.db").faults
     assert faults == ["beginnings of two codes that are not counted right: 3"]  # wrong, right, missing
 
 
@@ -106,7 +106,7 @@ def test_files_are_counted_by_status(store: Store, tmp_path: Path):
     assert store.files.backlog_bytes() == 300
     store.files.readmit(2)
     assert rows(store, "SELECT revision FROM _revisions WHERE name = 'files'")[0][0] > revision
-    assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
+    assert check_database(tmp_path / "semid.db").faults == []
 
 
 def test_what_is_left_of_a_begun_file_counts_by_its_rows(store: Store):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.status import read_status
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.health import layer_health
 from semid_daemon.store.write.store import Store
@@ -46,8 +46,7 @@ def test_golden_codes(name: str, tmp_path: Path):
             ids = [f"item {row}" for row in range(start, min(start + 1000, rows))]
             batch = EmbeddingBatch(start, len(ids), ids, np.zeros((len(ids), 1), dtype=np.float32))
             store.chunks.commit(ledger, batch, codes_NL[start : start + 1000])
-    with Reader(tmp_path / "semid.db") as reader:
-        status = reader.status()
+    status = read_status(tmp_path / "semid.db")
     assert status.items == expected["total"]
     assert status.unique_rate == pytest.approx(expected["no_collision_rate"], rel=1e-12)
     assert status.singleton_rate == pytest.approx(expected["uniquely_identified_item_rate"], rel=1e-12)

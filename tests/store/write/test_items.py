@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write import bulk
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.placement import KnownItem, plan_rows
@@ -66,7 +66,7 @@ def test_replacing_leaves_others_alone_and_never_gives_a_suffix_again(tmp_path: 
         commit(store, "d3", ["d"], [[3, 3]], [(0, 0)], "replace")
         assert read("SELECT suffix FROM semantic_ids WHERE item_id = 'd'") == [(3,)]
         assert read("SELECT rows_replaced FROM files ORDER BY file") == [(0,), (2,), (0,)]
-    assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
+    assert check_database(tmp_path / "semid.db").faults == []
 
 
 ROW = st.tuples(st.integers(0, 7), st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
@@ -90,7 +90,7 @@ def test_counts_equal_rows_whatever_comes(chunks):
                 for name, code, vector in zip(names, codes.tolist(), vectors.tolist(), strict=True):
                     if policy == "replace" or name not in expected:
                         expected[name] = ("-".join(map(str, code)), vector[0])
-        assert DatabaseChecks(path).run().faults == []
+        assert check_database(path).faults == []
         connection = sqlite3.connect(path)
         found = dict(connection.execute("SELECT item_id, semantic_id FROM semantic_ids"))
         duplicates = connection.execute("SELECT exact_duplicates FROM _generations").fetchone()[0]
@@ -112,4 +112,4 @@ def test_items_are_looked_up_in_slices(tmp_path: Path, monkeypatch):
         commit(store, "d1", item_ids, embeddings_ND, codes_NL, "keep")
         commit(store, "d2", item_ids, embeddings_ND[::-1], 1 - codes_NL, "replace")
         assert len(store.items.hashes_of_chunk(1, 2, item_ids)) == 10
-    assert not DatabaseChecks(tmp_path / "semid.db").run().faults
+    assert not check_database(tmp_path / "semid.db").faults

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid_daemon.base.types import Codebooks, EmbeddingBatch
-from semid_daemon.store.read.checks import DatabaseChecks
+from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
 
@@ -40,7 +40,7 @@ def shown(store: Store) -> dict[str, tuple[str, int]]:
 def store(tmp_path: Path):
     with Store(tmp_path / "semid.db") as store:
         yield store
-    assert DatabaseChecks(tmp_path / "semid.db").run().faults == []
+    assert check_database(tmp_path / "semid.db").faults == []
 
 
 def publish(store: Store, collisions: str, capacity: int = 1) -> None:
@@ -111,4 +111,4 @@ def test_counts_equal_rows_by_every_policy(tmp_path_factory, collisions, capacit
         publish(store, collisions, capacity)
         for number, (policy, rows) in enumerate(chunks):
             put(store, f"d{number}", [(f"i{item}", *codes) for item, *codes in rows], policy)
-    assert DatabaseChecks(path).run().faults == []
+    assert check_database(path).faults == []

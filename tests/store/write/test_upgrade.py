@@ -17,8 +17,8 @@ from sqlite_utils.migrations import Migrations
 from semid_daemon.base.errors import MachineError
 from semid_daemon.store import schema
 from semid_daemon.store.layout import SCHEMA_VERSION
-from semid_daemon.store.read.checks import DatabaseChecks
-from semid_daemon.store.read.status import Reader
+from semid_daemon.store.read.checks import check_database
+from semid_daemon.store.read.status import read_status
 from semid_daemon.store.write import database as opening
 from semid_daemon.store.write import upgrade
 from semid_daemon.store.write.store import Store
@@ -54,9 +54,8 @@ def test_a_released_database_is_what_it_was(release: Path, tmp_path: Path):
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert query(path, "SELECT item_id, semantic_id, suffix FROM semantic_ids ORDER BY item_id") == before
     assert len(before) == 150
-    assert DatabaseChecks(path).run().faults == []
-    with Reader(path) as reader:
-        assert reader.status().files == {"pending": 0, "loading": 0, "done": 2, "rejected": 1, "deferred": 0}
+    assert check_database(path).faults == []
+    assert read_status(path).files == {"pending": 0, "loading": 0, "done": 2, "rejected": 1, "deferred": 0}
 
 
 def test_the_newest_fixture_is_of_this_schema(tmp_path: Path):
@@ -102,7 +101,7 @@ def test_a_copy_is_made_before_an_upgrade(tmp_path: Path, later, caplog: pytest.
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
     assert query(path, "SELECT count(*), count(colour) FROM _items") == [(150, 0)]
     assert query(former, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
-    assert DatabaseChecks(former).run().faults == []
+    assert check_database(former).faults == []
     assert f"remove {former.name} when you are sure" in caplog.text
     Store(path).close()  # and no second time
     assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == ".db") == [former.name, "semid.db"]
@@ -119,7 +118,7 @@ def test_an_upgrade_that_fails_leaves_what_was(tmp_path: Path, later):
     with pytest.raises(RuntimeError, match="half way"):
         Store(path)
     assert query(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
-    assert DatabaseChecks(path).run().faults == []
+    assert check_database(path).faults == []
     later(m999_colour)
     Store(path).close()
     assert query(path, "SELECT count(*), count(colour) FROM _items") == [(150, 0)]

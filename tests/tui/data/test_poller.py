@@ -7,8 +7,7 @@ import queue
 import pytest
 
 from semid_daemon.config import Config
-from semid_daemon.store.read.connection import UnavailableError
-from semid_daemon.store.read.monitor import MonitorReader
+from semid_daemon.store.read.connection import ReadConnection, UnavailableError
 from semid_daemon.store.write.store import Store
 from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered, Report
 from semid_tui.data.queries import EventsQuery
@@ -40,9 +39,10 @@ def test_may_not_be_read_is_told(recorded: Config, monkeypatch: pytest.MonkeyPat
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("semid_daemon.store.read.connection.os.stat", refuse)
-    with pytest.raises(UnavailableError, match="share a group") as raised:
-        MonitorReader(recorded.database)
+    with monkeypatch.context() as patched:
+        patched.setattr("semid_daemon.store.read.connection.os.stat", refuse)
+        with pytest.raises(UnavailableError, match="share a group") as raised:
+            ReadConnection(recorded.database)
     assert raised.value.title == "The database may not be read"
 
 

@@ -7,8 +7,8 @@ import math
 import pytest
 from rich.cells import cell_len
 
-from semid_daemon.store.read.monitor import LossPoint
-from semid_tui.render.chart import View, draw_loss, last_smoothed, nice, smooth, ticks, value_at, value_range
+from semid_daemon.store.read.loss import LossPoint, smooth
+from semid_tui.render.chart import View, draw_loss, last_smoothed, nice, ticks, value_at, value_range
 from semid_tui.render.spans import plain
 from tests.tui.render.values import curve
 

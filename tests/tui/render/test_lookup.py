@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from semid_daemon.store.read.search import Match, SearchResult
-from semid_daemon.store.read.status import Item
+from semid_daemon.store.read.search import Item, Match, SearchResult
 from semid_tui.render.lookup import item_lines, match_lines, matches_tsv, result_lines
 from semid_tui.render.spans import length, plain
 

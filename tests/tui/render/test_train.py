@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from semid_daemon.store.read.monitor import LossCurve, LossPoint
+from semid_daemon.store.read.loss import LossCurve, LossPoint
 from semid_tui.render.spans import plain
 from semid_tui.render.train import crosshair_line, last_step, layer_marks, loss_tsv, run_lines, training_line
 from tests.tui.render.values import curve, overview

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from semid_daemon.config import Config
+from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.monitor import MonitorReader
 from tests.tui.recorded import CODES, AppDriver, drive
 
@@ -19,8 +20,8 @@ def test_codes_cursor_order_and_samples(recorded: Config):
         await ui.sees("rank order", f"code {CODES - 1} of layer 1")
         await ui.press("home")
         await ui.until(lambda: re.search(r"rank 1 of 16\n\S+ \d+-\d+-\d+", ui.text))
-        with MonitorReader(recorded.database) as reader:
-            usage = reader.usage(2).layers[1]
+        with ReadConnection(recorded.database) as connection:
+            usage = MonitorReader(connection).usage(2).layers[1]
         most = max(range(CODES), key=usage.__getitem__)
         assert f"code {most} of layer 1" in ui.text
         assert f"{usage[most]:,} items" in ui.text

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from semid_daemon.config import Config
-from semid_daemon.store.read.monitor import MonitorReader
+from semid_daemon.store.read.connection import ReadConnection
+from semid_daemon.store.read.search import SearchQueries
 from tests.tui.recorded import AppDriver, drive
 
 
 def test_lookup_item_codes_patterns_and_generations(recorded: Config):
-    with MonitorReader(recorded.database) as reader:
-        item = reader.lookup("item-7")
-        earlier = reader.find("item-7").generations[1]
+    with ReadConnection(recorded.database) as connection:
+        item = SearchQueries(connection).lookup("item-7")
+        earlier = SearchQueries(connection).find("item-7").generations[1]
     assert item is not None
     first, second, third = item.codes
 
