@@ -30,19 +30,24 @@ import numpy as np
 import torch
 
 from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.steps import finish
 from semid_daemon.base.types import Baseline, Codebooks, FloatArray
 from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.config import Config
 from semid_daemon.drop.scan import signature_of
-from semid_daemon.ingest import file_encoder as ingest
+from semid_daemon.ingest.chunk_stages import ChunkStages
 from semid_daemon.ingest.crash_marker import CrashMarker
+from semid_daemon.ingest.file_encoder import FileEncoder
 from semid_daemon.ingest.learner import Learner
-from semid_daemon.ingest.pending import PendingFile
-from semid_daemon.ingest.pipeline import Backlog
-from semid_daemon.ingest.register import register
+from semid_daemon.ingest.pending import PendingFile, PendingFiles
+from semid_daemon.ingest.pipeline import Backlog, prefetch
+from semid_daemon.ingest.register import Register
 from semid_daemon.quantizer import Encoder, LloydTrainer, describe_device, resolve_device
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.device_watchdog import Watchdog
+from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.gc_tuning import relaxed_gc
+from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.runtime.stage_timing import Stages
 from semid_daemon.store.write.generations import NewGeneration
 from semid_daemon.store.write.store import Store
@@ -100,37 +105,31 @@ class Run:
         config.state_dir.mkdir()
         signature = signature_of(self._path.stat())
         file = DropFile(path=self._path, name=self._path.name, signature=signature)
-        stages, in_hand = Stages(), CrashMarker(config.crash_marker)
+        stages, marker = Stages(), CrashMarker(config.crash_marker)
         self._encoder.encode(np.ones((1024, self._encoder.codebooks.dim), np.float32))  # kernels are made now
         with Store(config.database) as store, relaxed_gc():
             store.database.limit_wal(config.ingest.max_wal_mb << 20)
             store.generations.publish(NewGeneration("benchmark", self._encoder.codebooks, 1, self._baseline))
-            prefetch = ingest.prefetch
-            if not overlapping:
-                ingest.prefetch = in_turn  # type: ignore[assignment]
+            register = Register(store, EventLog(store), PlainProgress(), PendingFiles())
+            learner = Learner(config, store, self._device, lambda generation: self._encoder)
+            context = WorkContext()
+            made_by = ChunkStages(
+                config.ingest,
+                Watchdog(0),
+                stages,
+                context.limits.patience_s,
+                prefetch=prefetch if overlapping else in_turn,  # type: ignore[arg-type]
+            )
+            encoder = FileEncoder(context, store, learner, None, lambda generation: self._encoder, made_by, marker)
             started = time.perf_counter()
-            try:
-                ledger = register(store, file, "", lambda size_bytes: None, lambda: True).ledger
-                hashed_s = time.perf_counter() - started
-                assert ledger is not None
-                for _ in ingest.encode_steps(
-                    store,
-                    PendingFile(file, ledger),
-                    generation=1,
-                    encoder=lambda generation: self._encoder,
-                    learner=Learner(config, store, self._device, lambda generation: self._encoder),
-                    settings=config.ingest,
-                    crash_marker=in_hand,
-                    watchdog=Watchdog(0),
-                    stages=stages,
-                    spool=None,
-                ):
-                    pass
-            finally:
-                ingest.prefetch = prefetch
+            ledger = finish(register.enter(file, lambda: True)).ledger
+            hashed_s = time.perf_counter() - started
+            assert ledger is not None
+            for _ in encoder.run(PendingFile(file, ledger), 1):
+                pass
             elapsed_s = time.perf_counter() - started
             assert store.files.get(ledger.id).status == "done"
-        in_hand.close()
+        marker.close()
         shutil.rmtree(root)
         return elapsed_s, {"hash": hashed_s, **stages.seconds()}
 

@@ -92,39 +92,48 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-class CommandServer:
-    """Takes up what is asked, carries it out, and records both. A crash in between: it is carried out again.
+class CommandFiles:
+    """Reads command files into memory. What is read waits there, at most a hundred at a time, and is given once."""
 
-    `handlers` give the answer, or raise CommandError. `long_handlers` are given the command's name too, and None is
-    their answer while it is still being carried out: they are asked again then, and again by the next process.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        store: Store,
-        handlers: Mapping[str, Callable[[Arguments], str]],
-        long_handlers: Mapping[str, Callable[[str, Arguments], str | None]] | None = None,
-    ) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._store = store
-        self._handlers = handlers
-        self._long_handlers = long_handlers or {}
-        self._under_way: dict[str, Request] = {}
+        self._waiting: dict[str, Request] = {}  # by file name, oldest name first
+        self._held: set[str] = set()  # names of those being carried out
         self._stuck: set[str] = set()  # names that are answered and cannot be removed
         self._fault_told: str | None = None
 
-    def poll(self) -> None:
-        """Answer what lies there, oldest name first, at most a hundred at once."""
-        for name, request in list(self._under_way.items()):
-            self._answer(name, request)
-        for request in requests(self._directory / name for name in self._names()[:_MOST_AT_ONCE]):
-            self._take_up(request)
+    def collect(self) -> None:
+        """Read the files that have come, oldest name first."""
+        room = _MOST_AT_ONCE - len(self._waiting)
+        for request in requests(self._directory / name for name in self._names()[:room]):
+            self._waiting[request.path.name] = request
+
+    def waiting(self) -> list[Request]:
+        """What is read and not held or removed yet."""
+        return list(self._waiting.values())
+
+    def hold(self, request: Request) -> None:
+        """The request is being carried out: it is not read again."""
+        self._waiting.pop(request.path.name, None)
+        self._held.add(request.path.name)
+
+    def remove(self, request: Request) -> None:
+        """The request is answered."""
+        name = request.path.name
+        self._waiting.pop(name, None)
+        self._held.discard(name)
+        try:
+            request.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._stuck.add(name)
+            _log.warning("%s: cannot be removed: %s; remove it by hand", request.path, error.strerror)
 
     def _names(self) -> list[str]:
-        """Command files, less those known to be stuck. Names with a leading dot are unfinished."""
+        """Files that are not known yet. Names with a leading dot are unfinished."""
         try:
-            there = os.listdir(self._directory)
+            names = os.listdir(self._directory)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -133,12 +142,42 @@ class CommandServer:
             self._fault_told = error.strerror
             return []
         self._fault_told = None
-        self._stuck.intersection_update(there)
-        return sorted(
-            name
-            for name in there
-            if not (name in self._stuck or _shown(name) in self._under_way or name.startswith("."))
-        )
+        self._stuck.intersection_update(names)
+        known = {*self._waiting, *self._held, *self._stuck}
+        return sorted(name for name in names if name not in known and not name.startswith("."))
+
+
+class CommandServer:
+    """Carries commands out, and records them and their answers. A crash in between: they are carried out again.
+
+    `handlers` give the answer, or raise CommandError. `long_handlers` are given the command's name too, and None is
+    their answer while it is still being carried out: they are asked again then, and again by the next process.
+    """
+
+    def __init__(
+        self,
+        files: CommandFiles,
+        store: Store,
+        handlers: Mapping[str, Callable[[Arguments], str]],
+        long_handlers: Mapping[str, Callable[[str, Arguments], str | None]] | None = None,
+    ) -> None:
+        self._files = files
+        self._store = store
+        self._handlers = handlers
+        self._long_handlers = long_handlers or {}
+        self._under_way: dict[str, Request] = {}
+
+    def poll(self) -> None:
+        """Read the files that have come, and answer them."""
+        self._files.collect()
+        self.answer()
+
+    def answer(self) -> None:
+        """Answer what is read, and what was under way and is done now."""
+        for name, request in list(self._under_way.items()):
+            self._answer(name, request)
+        for request in self._files.waiting():
+            self._take_up(request)
 
     def _take_up(self, request: Request) -> None:
         name = _shown(request.path.name)
@@ -147,26 +186,18 @@ class CommandServer:
         if state == "accepted":
             self._answer(name, request)
         else:
-            self._remove(request)
+            self._files.remove(request)
 
     def _answer(self, name: str, request: Request) -> None:
         """Carry a command out, or see how far it is."""
         state, answer = self._carry_out(name, request)
         if answer is None:
             self._under_way[name] = request
+            self._files.hold(request)
             return
         self._under_way.pop(name, None)
         self._store.commands.answer(name, state, _clean(answer)[:_MOST_TEXT])
-        self._remove(request)
-
-    def _remove(self, request: Request) -> None:
-        try:
-            request.path.unlink()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            self._stuck.add(request.path.name)
-            _log.warning("%s: cannot be removed: %s; remove it by hand", request.path, error.strerror)
+        self._files.remove(request)
 
     def _carry_out(self, name: str, request: Request) -> tuple[str, str | None]:
         """State and answer; no answer yet where it takes long."""

@@ -32,11 +32,12 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
         progress = start_logging(form or form_of_log(), quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.daemon.service import Service
+        from semid_daemon.runtime.context import WorkContext
         from semid_daemon.runtime.gc_tuning import relaxed_gc
         from semid_daemon.store.write.store import Store
 
         with Store(config.database, notifier.alive) as store, relaxed_gc():
-            return Service(config, store, progress, stop, lock, once=once, notifier=notifier).run()
+            return Service(config, store, progress, WorkContext(stop, once=once), lock, notifier).run()
 
 
 @contextlib.contextmanager

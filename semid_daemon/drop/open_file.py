@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,27 +74,27 @@ def _expect(stream: BinaryIO, signature: Signature) -> None:
         raise FileChangedError("changed while it was being read")
 
 
-def digest_of(opened: OpenFile, on_progress: Callable[[int], None] = lambda size_bytes: None) -> str:
+def digest_of(opened: OpenFile) -> Generator[int, None, str]:
     """SHA-256 of the SHA-256 of each 4 MiB of the file, and of its sidecar where it has one, in hexadecimal.
 
-    In blocks, so that every core can hash. `on_progress` is told of every block's size. Raises FileChangedError when
-    the file changes meanwhile.
+    In blocks, so that every core can hash. Yields the size of every block once it is hashed. Raises FileChangedError
+    when the file changes meanwhile.
     """
-    digest = hashlib.sha256(_hashes(opened.stream, on_progress))
+    digest = hashlib.sha256((yield from _hashes(opened.stream)))
     if opened.sidecar is not None:
-        digest.update(b"semid+ids" + _hashes(opened.sidecar, on_progress))
+        digest.update(b"semid+ids" + (yield from _hashes(opened.sidecar)))
     opened.check_unchanged()
     failpoint("hashed")
     return digest.hexdigest()
 
 
-def _hashes(stream: BinaryIO, on_progress: Callable[[int], None]) -> bytes:
-    """The SHA-256 of each block, one after the other."""
+def _hashes(stream: BinaryIO) -> Generator[int, None, bytes]:
+    """The SHA-256 of each block, one after the other. Yields the size of every block once it is hashed."""
     descriptor = stream.fileno()
     starts = range(0, os.fstat(descriptor).st_size, _BLOCK_BYTES)
     if len(starts) < 2:
         size_bytes, digest = _hash_block(descriptor, 0)
-        on_progress(size_bytes)
+        yield size_bytes
         return digest
     digests = []
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
@@ -105,12 +105,12 @@ def _hashes(stream: BinaryIO, on_progress: Callable[[int], None]) -> bytes:
             if len(pending) == 2 * threads:
                 size_bytes, digest = pending.popleft().result()
                 digests.append(digest)
-                on_progress(size_bytes)
+                yield size_bytes
             pending.append(pool.submit(_hash_block, descriptor, start))
         for future in pending:
             size_bytes, digest = future.result()
             digests.append(digest)
-            on_progress(size_bytes)
+            yield size_bytes
     return b"".join(digests)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from semid_daemon.base.drop_file import DropFile, FieldNames, Signature
 from semid_daemon.base.text import printable
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
-_TICK_NAMES = 5_000
+_STEP_NAMES = 5_000
 _FOUND_BY_THEMSELVES = FieldNames()
 
 
@@ -48,9 +48,8 @@ def scan(
     supported: Callable[[str], bool],
     sidecar_suffixes: tuple[str, ...],
     fields: FieldNames = _FOUND_BY_THEMSELVES,
-    tick: Callable[[], None] = lambda: None,
-) -> Scan:
-    """Walk the drop directory once; `tick` is called every few thousand names.
+) -> Generator[None, None, Scan]:
+    """Walk the drop directory once, in steps of a few thousand names.
 
     `supported` tells by its name whether a file can be one of embeddings; a file named like one of
     them but ending in one of `sidecar_suffixes` holds its item IDs; `fields` goes with every file.
@@ -74,8 +73,8 @@ def scan(
             continue
         for entry in entries:
             seen += 1
-            if seen % _TICK_NAMES == 0:
-                tick()
+            if seen % _STEP_NAMES == 0:
+                yield
             if entry.name.startswith(".") or entry.name.endswith(UNFINISHED_SUFFIXES):
                 continue
             path = directory / entry.name

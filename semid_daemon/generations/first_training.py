@@ -87,14 +87,14 @@ class FirstTraining:
         """A file whose usable rows are not counted yet."""
         return self._intake.pending.first_uncounted()
 
-    def survey(self, pending: PendingFile) -> None:
+    def survey(self, pending: PendingFile) -> Steps:
         """Read one file through and count its usable rows.
 
         Raises BadFileError, FileChangedError or OSError, as reading a drop file does.
         """
         self._context.say("gathering", pending.file.name)
-        surveyed = survey(self._store, pending, self._config.ingest, self._check_dim, self._context.tick)
-        self._intake.pending[pending.ledger.id] = surveyed
+        surveyed = yield from survey(self._store, pending, self._config.ingest, self._check_dim)
+        self._intake.update(surveyed)
 
     def _check_dim(self, dim: int) -> None:
         """The catalogue's dimension is the configured one, else that of the first gathered file with usable rows."""
@@ -159,7 +159,7 @@ class FirstTraining:
             self._events.info(f"counting the gathered rows anew: {error}")
             for pending in files:
                 unknown = replace(pending.ledger, rows_usable=None)
-                self._intake.pending[pending.ledger.id] = PendingFile(pending.file, unknown)
+                self._intake.update(PendingFile(pending.file, unknown))
         except (OSError, MemoryError) as error:
             self.close()
             self._put_off(error)

@@ -1,180 +1,185 @@
-"""One drop file on its way through: opened and known by its digest, surveyed, encoded, committed."""
+"""One drop file from its first row to its last: encoded, committed chunk by chunk, learned from."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from semid_daemon.base.errors import BadFileError
-from semid_daemon.base.row_hash import row_hashes
-from semid_daemon.base.types import CodeArray, EmbeddingBatch
 from semid_daemon.codebooks.spool import Spool
-from semid_daemon.config import Ingest
-from semid_daemon.drop.open_file import signature_text
-from semid_daemon.formats import EmbeddingSource
+from semid_daemon.drop.open_file import OpenFile, signature_text
+from semid_daemon.ingest.chunk_stages import ChunkStages, EncodedChunk
 from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.learner import ChunkUpdate, Learner
-from semid_daemon.ingest.open_embeddings import open_embeddings, rows_at_once, usable, wrong_dimension
+from semid_daemon.ingest.open_embeddings import open_embeddings, rows_at_once, wrong_dimension
 from semid_daemon.ingest.pending import PendingFile
-from semid_daemon.ingest.pipeline import Backlog, mapped, prefetch
-from semid_daemon.quantizer import Encoder, OnDevice, memory_for, reserve_core
-from semid_daemon.quantizer.device_faults import copied, device_errors, encode_rows
-from semid_daemon.runtime.device_watchdog import Watchdog
+from semid_daemon.quantizer import Encoder
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.stage_timing import Stages
 from semid_daemon.store.write.candidates import CandidateUpdate
 from semid_daemon.store.write.files import LedgerFile
-from semid_daemon.store.write.placement import Integers
+from semid_daemon.store.write.placement import BucketPlan
 from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.telemetry import Metric
 
-_COMMIT_S = 0.5  # of chunks that are committed at once, after which none is added
-_PATIENCE_S = 0.2  # without a chunk, before the daemon looks after other things
+
+class FileEncoder:
+    """Encodes and commits drop files. `encoder` gives the encoder of a generation; without a `spool` none is kept."""
+
+    def __init__(
+        self,
+        context: WorkContext,
+        store: Store,
+        learner: Learner,
+        spool: Spool | None,
+        encoder: Callable[[int], Encoder],
+        stages: ChunkStages,
+        marker: CrashMarker,
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._learner = learner
+        self._spool = spool
+        self._encoder = encoder
+        self._stages = stages
+        self._marker = marker
+
+    def run(self, pending: PendingFile, generation: int) -> Generator[int, None, None]:
+        """Encode a file chunk by chunk, from the row where it stopped before, with the generation it began with.
+
+        Yields the number of rows read: first those committed by earlier runs, then those of each transaction, once it
+        is committed, and 0 now and then while a chunk takes long. Chunks of long rows have few of them: several are
+        committed at once, up to as many rows as are configured. Chunks are read and encoded ahead, and learned from
+        while their rows are written; only their commits, here, touch the database, in order.
+        Raises BadFileError, FileChangedError, DeviceError, MachineError, OSError or MemoryError.
+        """
+        settings, store = self._stages.settings, self._store
+        with open_embeddings(pending.file) as (opened, source):
+            begun = store.files.get(pending.ledger.id).generation or generation
+            encoder = self._encoder(begun)
+            if source.rows and source.dim != encoder.codebooks.dim:
+                raise wrong_dimension(source.dim, encoder.codebooks.dim, f"generation {begun}")
+            at_a_time = rows_at_once(settings, source.dim, self._context.limits.chunk_bytes)
+            ledger = store.files.begin_loading(
+                pending.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
+            )
+            at_a_time = ledger.chunk_rows or at_a_time  # as it was begun
+            yield ledger.rows_done
+            if ledger.status != "loading":
+                return
+            chunks = self._stages.chunks(source, ledger.rows_done, at_a_time, encoder, pending.file.name)
+            is_new = not store.generations.was_trained_on(begun, ledger.id)
+            run = _Run(opened, ledger, begun, is_new, ledger.rows_done, self._context.now())
+            with contextlib.closing(chunks):
+                yield from self._commit(run, chunks, at_a_time)
+            if run.row < source.rows:
+                raise BadFileError(f"{run.row:,} rows can be read of the {source.rows:,} that it declares")
+
+    def _commit(
+        self, run: _Run, chunks: Generator[EncodedChunk | None, None, None], at_a_time: int
+    ) -> Generator[int, None, None]:
+        """Commit the chunks as they come, small ones several at once."""
+        now, most_rows = self._context.now, self._stages.settings.chunk_rows
+        one_by_one = 2 * at_a_time > most_rows
+        signature = signature_text(run.opened.file)
+        for chunk in chunks:
+            if chunk is None:
+                yield 0
+                continue
+            rows, fault = 0, None
+            with contextlib.nullcontext() if one_by_one else self._at_once():
+                until = now() + self._context.limits.commit_s
+                while chunk is not None:
+                    rows += self._commit_chunk(run, chunk)
+                    chunk = None  # a file may be suspended for others, and chunks are large
+                    if rows + at_a_time <= most_rows and now() < until:
+                        chunk, fault = _following(chunks)
+            self._marker.set(run.opened.file.name, signature, run.row)
+            yield rows
+            if fault is not None:
+                raise fault
+            run.started = now()
+
+    @contextlib.contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """One transaction for several chunks. What is remembered of them is forgotten when they are taken back."""
+        end = None if self._spool is None else self._spool.end
+        try:
+            with contextlib.ExitStack() as transaction:
+                transaction.enter_context(self._store.database.batch())
+                yield
+                with self._stages.timing.timed("commit"):
+                    transaction.close()
+        except BaseException:
+            self._learner.forget()
+            self._store.invalidate()
+            if self._spool is not None:
+                self._spool.reset(end)
+            raise
+
+    def _commit_chunk(self, run: _Run, chunk: EncodedChunk) -> int:
+        """Commit a chunk; how many rows were read for it. Before, it is made sure that the file is still the same."""
+        batch, codes_NL, timing = chunk.batch, chunk.codes_NL, self._stages.timing
+        assert codes_NL is not None
+        with timing.timed("commit"):
+            plan = self._store.items.assign(
+                run.generation,
+                run.ledger.id,
+                batch,
+                codes_NL,
+                on_existing=self._stages.settings.on_existing,
+                ranked=self._learner.ranked(run.generation, batch.embeddings_ND, codes_NL),
+                hashes_N=chunk.contents,
+            )
+        learning = self._learn(run, chunk, plan) if run.is_new else None
+        spooled = None
+        if self._spool is not None and plan.written:
+            with timing.timed("commit"):
+                item_ids = [batch.item_ids[position] for position in plan.written]
+                spooled = self._spool.append(item_ids, batch.embeddings_ND[plan.written])
+        run.opened.check_unchanged()
+        elapsed_s = self._context.now() - run.started
+        with timing.timed("commit"):
+            self._store.chunks.commit(
+                run.ledger,
+                batch,
+                codes_NL,
+                [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *timing.metrics()],
+                plan=plan,
+                update=partial(_learned, learning, timing),
+                spooled=spooled,
+            )
+        if learning is not None:
+            self._learner.adopt(learning.result())
+        if self._spool is not None and spooled is not None:
+            self._spool.committed(spooled)
+        run.row, run.started = batch.first_row + batch.rows_read, self._context.now()
+        return batch.rows_read
+
+    def _learn(self, run: _Run, chunk: EncodedChunk, plan: BucketPlan) -> Future[ChunkUpdate | None]:
+        """Begin to learn from a chunk's rows."""
+        assert chunk.codes_NL is not None
+        what = f"{run.opened.file.name}: learning from rows from {chunk.batch.first_row:,}"
+        within = partial(self._stages.at_work, "learn", what)
+        return self._learner.start(run.generation, chunk.batch, chunk.codes_NL, plan, within)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A chunk on its way: read, with the hashes of its embeddings, then (where that takes a copy) on the device too,
-    then with its codes (N×L)."""
+@dataclass(slots=True)
+class _Run:
+    """How far a file is."""
 
-    batch: EmbeddingBatch
-    contents: Integers
-    on_device: OnDevice | None = None
-    codes_NL: CodeArray | None = None
-
-
-def encode_steps(
-    store: Store,
-    pending: PendingFile,
-    *,
-    generation: int,
-    encoder: Callable[[int], Encoder],
-    learner: Learner,
-    spool: Spool | None,
-    settings: Ingest,
-    crash_marker: CrashMarker,
-    watchdog: Watchdog,
-    stages: Stages,
-) -> Generator[int, None, None]:
-    """Encode and commit a file chunk by chunk, from the row where it stopped before, with the generation it began with.
-
-    Yields the number of rows read: first those committed by earlier runs, then those of each chunk, once it is
-    committed, and 0 now and then while one takes long. Chunks of long rows have few of them: several are committed
-    at once, up to as many rows as are configured. Before each commit it looks whether the file is still the one
-    that was hashed. Chunks are read and encoded ahead, and learned from while their rows are written; only their
-    commits, here, touch the database, in order.
-    """
-    name, signature = pending.file.name, signature_text(pending.file)
-    with open_embeddings(pending.file) as (opened, source):
-        begun = store.files.get(pending.ledger.id).generation or generation
-        encode = encoder(begun)
-        if source.rows and source.dim != encode.codebooks.dim:
-            raise wrong_dimension(source.dim, encode.codebooks.dim, f"generation {begun}")
-        at_a_time = rows_at_once(settings, source.dim)
-        ledger = store.files.begin_loading(
-            pending.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
-        )
-        at_a_time = ledger.chunk_rows or at_a_time  # as it was begun
-        yield ledger.rows_done
-        if ledger.status != "loading":
-            return
-        is_new = not store.generations.was_trained_on(begun, ledger.id)
-        row, started = ledger.rows_done, time.monotonic()
-
-        def commit(chunk: Encoded) -> int:
-            """Commit a chunk; how many rows were read for it."""
-            nonlocal row, started
-            batch, codes_NL = chunk.batch, chunk.codes_NL
-            assert codes_NL is not None
-            with stages.timed("commit"):
-                plan = store.items.assign(
-                    begun,
-                    ledger.id,
-                    batch,
-                    codes_NL,
-                    on_existing=settings.on_existing,
-                    ranked=learner.ranked(begun, batch.embeddings_ND, codes_NL),
-                    hashes_N=chunk.contents,
-                )
-            learning = None
-            if is_new:
-                what = f"{name}: learning from rows from {batch.first_row:,}"
-                within = partial(_at_work, "learn", stages, watchdog, what)
-                learning = learner.start(begun, batch, codes_NL, plan, within)
-            new = plan.written
-            spooled = None
-            if spool is not None and new:
-                with stages.timed("commit"):
-                    spooled = spool.append([batch.item_ids[each] for each in new], batch.embeddings_ND[new])
-            opened.check_unchanged()
-            elapsed_s = time.monotonic() - started
-            with stages.timed("commit"):
-                store.chunks.commit(
-                    ledger,
-                    batch,
-                    codes_NL,
-                    [Metric("rows_per_s", batch.rows_read / max(elapsed_s, 1e-9)), *stages.metrics()],
-                    plan=plan,
-                    update=partial(_learned, learning, stages),
-                    spooled=spooled,
-                )
-            if learning is not None:
-                learner.adopt(learning.result())
-            if spool is not None and spooled is not None:
-                spool.committed(spooled)
-            row, started = batch.first_row + batch.rows_read, time.monotonic()
-            return batch.rows_read
-
-        at_once: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        if 2 * at_a_time <= settings.chunk_rows:
-            at_once = partial(_at_once, store, learner, spool, stages)
-        with contextlib.closing(
-            _encoded(source, ledger, at_a_time, encode, settings, watchdog, stages, name)
-        ) as chunks:
-            for chunk in chunks:
-                if chunk is None:
-                    yield 0
-                    continue
-                rows, fault = 0, None
-                with at_once():
-                    until = time.monotonic() + _COMMIT_S
-                    while chunk is not None:
-                        rows += commit(chunk)
-                        chunk = None  # a file may be laid aside for others, and chunks are large
-                        if rows + at_a_time <= settings.chunk_rows and time.monotonic() < until:
-                            chunk, fault = _following(chunks)
-                crash_marker.set(name, signature, row)
-                yield rows
-                if fault is not None:
-                    raise fault
-                started = time.monotonic()
-        if row < source.rows:
-            raise BadFileError(f"{row:,} rows can be read of the {source.rows:,} that it declares")
+    opened: OpenFile
+    ledger: LedgerFile  # as it was when its chunks were begun
+    generation: int
+    is_new: bool  # its rows are not among those that the generation was trained on
+    row: int  # the first that is not committed
+    started: float  # when the current chunk was begun
 
 
-@contextlib.contextmanager
-def _at_once(store: Store, learner: Learner, spool: Spool | None, stages: Stages) -> Iterator[None]:
-    """One transaction for several chunks. What is remembered of them is forgotten when they are taken back."""
-    end = None if spool is None else spool.end
-    try:
-        with contextlib.ExitStack() as transaction:
-            transaction.enter_context(store.database.batch())
-            yield
-            with stages.timed("commit"):
-                transaction.close()
-    except BaseException:
-        learner.forget()
-        store.invalidate()
-        if spool is not None:
-            spool.reset(end)
-        raise
-
-
-def _following(chunks: Iterator[Encoded | None]) -> tuple[Encoded | None, Exception | None]:
+def _following(chunks: Iterator[EncodedChunk | None]) -> tuple[EncodedChunk | None, Exception | None]:
     """The next chunk, None where there is none by now; or why it cannot be had, once those before it are committed."""
     try:
         return next(chunks, None), None
@@ -182,62 +187,10 @@ def _following(chunks: Iterator[Encoded | None]) -> tuple[Encoded | None, Except
         return None, fault
 
 
-@contextlib.contextmanager
-def _at_work(stage: str, stages: Stages, watchdog: Watchdog, what: str) -> Iterator[None]:
-    with stages.timed(stage), watchdog.watch(what), device_errors():
-        yield
-
-
-def _learned(learning: Future[ChunkUpdate | None] | None, stages: Stages) -> CandidateUpdate | None:
+def _learned(learning: Future[ChunkUpdate | None] | None, timing: Stages) -> CandidateUpdate | None:
     """What a chunk leaves, once it has been learned from: the last that its commit waits for."""
     if learning is None:
         return None
-    with stages.waiting("commit"):
+    with timing.waiting("commit"):
         update = learning.result()
     return None if update is None else update.learned
-
-
-def _encoded(
-    source: EmbeddingSource,
-    ledger: LedgerFile,
-    at_a_time: int,
-    encoder: Encoder,
-    settings: Ingest,
-    watchdog: Watchdog,
-    stages: Stages,
-    name: str,
-) -> Generator[Encoded | None, None, None]:
-    """The chunks still to be committed: one being read while one is copied to the device, while one is encoded."""
-
-    def read() -> Generator[Encoded, None, None]:
-        batches = source.batches(at_a_time, ledger.rows_done, empty=memory_for(encoder.device))
-        while True:
-            with stages.timed("read"):
-                batch = next(batches, None)
-                if batch is None:
-                    return
-                batch = usable(batch, settings)
-                chunk = Encoded(batch, row_hashes(batch.embeddings_ND))
-            yield chunk
-
-    def copy(chunk: Encoded) -> Encoded:
-        with _at_work("copy", stages, watchdog, f"{name}: copying rows from {chunk.batch.first_row:,}"):
-            return dataclasses.replace(chunk, on_device=copied(encoder, chunk.batch.embeddings_ND))
-
-    def encode(chunk: Encoded) -> Encoded:
-        what = f"{name}: encoding rows from {chunk.batch.first_row:,}"
-        # While chunks wait to be committed, commits get a core to themselves.
-        with (
-            _at_work("encode", stages, watchdog, what),
-            reserve_core() if backlog.has_item else contextlib.nullcontext(),
-        ):
-            codes_NL = encode_rows(encoder, chunk.batch.embeddings_ND, chunk.on_device)
-            return dataclasses.replace(chunk, on_device=None, codes_NL=codes_NL)
-
-    backlog = Backlog()
-    if source.rows - ledger.rows_done <= at_a_time:
-        return mapped(encode, read())  # a single chunk has nothing to overlap with
-    chunks = prefetch(read(), "read")
-    if encoder.device.type != "cpu":
-        chunks = prefetch(mapped(copy, chunks), "copy")
-    return prefetch(mapped(encode, chunks), "encode", _PATIENCE_S, backlog)

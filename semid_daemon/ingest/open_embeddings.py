@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.runtime.context import Limits
 from semid_daemon.store.write.chunks import ZERO_VECTOR
 from semid_daemon.store.write.store import Store
 
-_CHUNK_BYTES = 64 << 20  # of float32 embeddings in a chunk; a few chunks are in memory at a time
+CHUNK_BYTES = Limits().chunk_bytes
 _FEWEST_ROWS = 64  # in a chunk, however long they are
 
 
@@ -64,14 +65,14 @@ def usable(batch: EmbeddingBatch, settings: Ingest) -> EmbeddingBatch:
     )
 
 
-def rows_at_once(settings: Ingest, dim: int) -> int:
+def rows_at_once(settings: Ingest, dim: int, chunk_bytes: int = CHUNK_BYTES) -> int:
     """How many rows make a chunk: as many as configured, unless they take more memory than a chunk may."""
-    return min(settings.chunk_rows, max(_FEWEST_ROWS, _CHUNK_BYTES // (4 * max(dim, 1))))
+    return min(settings.chunk_rows, max(_FEWEST_ROWS, chunk_bytes // (4 * max(dim, 1))))
 
 
 def survey(
-    store: Store, pending: PendingFile, settings: Ingest, check_dim: Callable[[int], None], tick: Tick
-) -> PendingFile:
+    store: Store, pending: PendingFile, settings: Ingest, check_dim: Callable[[int], None]
+) -> Generator[None, None, PendingFile]:
     """Read a file through while there are no codebooks yet: is it whole, and how many rows can be used?"""
     with open_embeddings(pending.file) as (opened, source):
         if source.rows:
@@ -79,7 +80,7 @@ def survey(
         rows = 0
         for batch in source.batches(rows_at_once(settings, source.dim)):
             rows += len(usable(batch, settings).item_ids)
-            tick()
+            yield
         opened.check_unchanged()
         store.files.set_surveyed(pending.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)
     return PendingFile(pending.file, store.files.get(pending.ledger.id))

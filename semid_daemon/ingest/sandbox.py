@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import astuple
 from pathlib import Path
 
@@ -33,12 +33,12 @@ _ENDED_FROM_OUTSIDE = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _timeouts: Counter[tuple[str, Signature]] = Counter()
 
 
-def crash_reason(file: DropFile, chunk_rows: int, tick: Callable[[], None], stopping: Callable[[], bool]) -> str | None:
+def crash_reason(file: DropFile, chunk_rows: int, patience_s: float = _SECONDS) -> Generator[None, None, str | None]:
     """Read a file through in a process of its own; how that process died, or None when it did not.
 
-    A file that is merely bad, or that changed, does not kill: its reason is found in the usual way.
-    A daemon that is `stopping` does not wait for it.
-    Raises FileChangedError when the trial was interrupted and says nothing of the file: it is taken up anew.
+    A file that is merely bad, or that changed, does not kill: its reason is found in the usual way. The process has
+    `patience_s`, and more for a large file. Closing the generator ends it.
+    Raises FileChangedError when the process was interrupted and says nothing of the file: it is taken up anew.
     Raises OSError when the file cannot be tried just now.
     """
     given = [str(file.path), _numbers(file.signature), str(file.sidecar or ""), _numbers(file.sidecar_signature)]
@@ -56,12 +56,12 @@ def crash_reason(file: DropFile, chunk_rows: int, tick: Callable[[], None], stop
         start_new_session=True,
     )
     try:
-        status = _wait(child, _SECONDS + file.signature.size_bytes / _BYTES_PER_S, tick, stopping)
+        status = yield from _wait(child, patience_s + file.signature.size_bytes / _BYTES_PER_S)
     finally:
         child.kill()
         child.wait()
-    if stopping() or (status is not None and -status in _ENDED_FROM_OUTSIDE):
-        raise FileChangedError(f"{file.name}: its trial was interrupted")
+    if status is not None and -status in _ENDED_FROM_OUTSIDE:
+        raise FileChangedError(f"{file.name}: reading it in a process of its own was interrupted")
     if status is None:
         _timeouts[file.name, file.signature] += 1
         if _timeouts[file.name, file.signature] < _MOST_TIMEOUTS:
@@ -77,18 +77,16 @@ def crash_reason(file: DropFile, chunk_rows: int, tick: Callable[[], None], stop
     return f"exit status {status}" if status else None
 
 
-def _wait(
-    child: subprocess.Popen[bytes], seconds: float, tick: Callable[[], None], stopping: Callable[[], bool]
-) -> int | None:
-    """The child's exit status; None when it took too long, or is not waited for because the daemon is to end."""
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> Generator[None, None, int | None]:
+    """The child's exit status; None when it took too long."""
     until = time.monotonic() + seconds
     while True:
         try:
             return child.wait(timeout=0.2)
         except subprocess.TimeoutExpired:
-            tick()
-            if stopping() or time.monotonic() > until:
+            if time.monotonic() > until:
                 return None
+            yield
 
 
 def _numbers(signature: Signature | None) -> list[int] | None:

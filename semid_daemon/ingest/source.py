@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 from semid_daemon.base.errors import error_text
-from semid_daemon.base.types import Tick
 from semid_daemon.config import Config
 from semid_daemon.drop.dispose import tidy
 from semid_daemon.drop.scan import Scan, scan
@@ -14,27 +15,25 @@ _MOST_TOLD = 20
 
 
 class DropDirectory:
-    """`missing` says why it cannot be scanned; `tick` is called often while a scan takes long."""
+    """`missing` says why it cannot be scanned."""
 
-    def __init__(self, config: Config, events: EventLog, tick: Tick) -> None:
+    def __init__(self, config: Config, events: EventLog) -> None:
         self._config = config
         self._events = events
-        self._tick = tick
         self._told: dict[str, str] = {}  # what was passed over, so that it is said once
         self._tidied = False
         self.missing: str | None = None
 
-    def look(self, former: Scan | None) -> Scan | None:
-        """What lies there, None while it cannot be scanned. That it is another than in the former scan is told."""
+    def look(self, former: Scan | None) -> Generator[None, None, Scan | None]:
+        """What lies there, None while it cannot be scanned. A warning says if it is another than in the former scan."""
         self._tidy()
         drop_dir = self._config.drop_dir
         try:
-            found = scan(
+            found = yield from scan(
                 drop_dir,
                 supported=is_supported,
                 sidecar_suffixes=SIDECAR_SUFFIXES,
                 fields=self._config.ingest.fields,
-                tick=self._tick,
             )
         except OSError as error:
             self._miss(f"{drop_dir}: {error.strerror}")

@@ -10,7 +10,7 @@ import pytest
 
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.command_client import send_command, wait_for_answer
-from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandServer
+from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandFiles, CommandServer
 from semid_daemon.store.write.store import Store
 
 
@@ -27,7 +27,7 @@ def desk(tmp_path: Path):
 
     (tmp_path / "commands").mkdir()
     with Store(tmp_path / "semid.db") as store:
-        desk = CommandServer(tmp_path / "commands", store, {"greet": greet})
+        desk = CommandServer(CommandFiles(tmp_path / "commands"), store, {"greet": greet})
         desk.asked = asked
         desk.directory = tmp_path / "commands"
         desk.store = store
@@ -161,16 +161,16 @@ def test_what_is_stuck_is_read_once_and_blocks_nobody(desk, caplog):
     assert len([record for record in caplog.records if "cannot be removed" in record.message]) == 120
     (desk.directory / "0000.json").rmdir()
     desk.poll()
-    assert len(desk._stuck) == 119
+    assert len(desk._files._stuck) == 119
 
 
 def test_a_directory_that_cannot_be_read_is_told_once(desk, caplog):
-    desk._directory = desk.directory / "file"
-    desk._directory.write_text("")
+    desk._files._directory = desk.directory / "file"
+    desk._files._directory.write_text("")
     desk.poll()
     desk.poll()
     assert [record.message for record in caplog.records if "commands wait" in record.message] == [
-        f"{desk._directory}: cannot be read: Not a directory; commands wait"
+        f"{desk._files._directory}: cannot be read: Not a directory; commands wait"
     ]
 
 

@@ -14,6 +14,7 @@ from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.config import Config
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.read.status import Status, read_status
 from semid_daemon.store.write.store import Store
@@ -22,7 +23,7 @@ from tests.catalogues import Rows, drop_npz
 
 def run_once(config: Config) -> None:
     with Store(config.database) as store:
-        Service(config, store, PlainProgress(), threading.Event(), once=True).run()
+        Service(config, store, PlainProgress(), WorkContext(once=True)).run()
 
 
 def status(config: Config) -> Status:
@@ -58,7 +59,7 @@ def test_a_paused_daemon_lives_and_does_nothing(catalogue: Config, clustered: Ro
     def work() -> None:
         try:
             with Store(catalogue.database) as store:
-                Service(catalogue, store, PlainProgress(), stop).run()
+                Service(catalogue, store, PlainProgress(), WorkContext(stop)).run()
         except BaseException as error:
             raised.append(error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from semid_daemon.config import parse_config
 from semid_daemon.daemon.prometheus import Family, exposition
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz
@@ -62,7 +62,7 @@ def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
 
     def run() -> None:
         with Store(config.database) as store:
-            Service(config, store, PlainProgress(), threading.Event(), once=True).run()
+            Service(config, store, PlainProgress(), WorkContext(once=True)).run()
 
     run()  # the directory is not there: told, and no more
     assert not (tmp_path / "collected").exists()

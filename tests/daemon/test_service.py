@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import itertools
 import os
 import sqlite3
 import threading
@@ -20,11 +18,8 @@ from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
 from semid_daemon.drop import open_file as reading
-from semid_daemon.ingest.crash_marker import CrashMarker
-from semid_daemon.ingest.intake import Intake
-from semid_daemon.ingest.pending import PendingFile, PendingFiles
 from semid_daemon.quantizer import Encoder, resolve_device
-from semid_daemon.runtime.events import EventLog
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.progress import Advance, PlainProgress, Progress
 from semid_daemon.store.write.chunks import Chunks
 from semid_daemon.store.write.store import Store
@@ -34,7 +29,8 @@ from tests.catalogues import SMALL, Rows, drop_npz, ids
 def run(config: Config, stop: threading.Event | None = None, progress: Progress | None = None) -> Outcome:
     make_directories(config)
     with Store(config.database) as store:
-        return Service(config, store, progress or PlainProgress(), stop or threading.Event(), once=True).run()
+        context = WorkContext(stop or threading.Event(), once=True)
+        return Service(config, store, progress or PlainProgress(), context).run()
 
 
 class StopAtFirstStep(PlainProgress):
@@ -292,137 +288,13 @@ def test_where_only_a_sample_fits_all_rows_are_gone_over(catalogue: Config, clus
     assert sorted(query(catalogue, last)) == [(0,), (1,), (2,)]
 
 
-# -- the intake alone ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def intake(catalogue: Config) -> Iterator[Intake]:
-    """The intake of a catalogue without a generation, by a clock that goes 10 s on with every look at it."""
-    make_directories(catalogue)
-    seconds = itertools.count(0, 10)
-    with Store(catalogue.database) as store, contextlib.closing(CrashMarker(catalogue.crash_marker)) as in_hand:
-        yield Intake(
-            catalogue,
-            store,
-            EventLog(store),
-            PlainProgress(),
-            in_hand,
-            lambda: None,
-            threading.Event(),
-            now=lambda: float(next(seconds)),
-        )
-
-
-def settle(intake: Intake) -> None:
-    """Look until all that lies there is taken up."""
-    for _ in range(3):
-        intake._scan_again = 0.0
-        intake.look()
-        while intake.take_up(1_000.0, gathering=True):
-            pass
-
-
-STATES = "SELECT s.name, f.status FROM _files f JOIN _sightings s ON s.file_id = f.id ORDER BY f.id, s.id"
-
-
-def test_a_waiting_file_that_changes_is_waited_for_no_more(intake: Intake, catalogue: Config, clustered: Rows):
-    path = drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
-    settle(intake)
-    (first,) = intake.pending
-    os.utime(path, ns=(1, 1))
-    intake._scan_again = 0.0
-    intake.look()
-    assert not intake.pending
-    assert query(catalogue, STATES) == [("a.npz", "deferred")]
-    settle(intake)
-    assert list(intake.pending) == [first]
-    assert intake.pending[first].file.signature.mtime_ns == 1
-    assert query(catalogue, STATES) == [("a.npz", "pending")]
-
-    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
-    settle(intake)
-    assert len(intake.pending) == 1
-    assert first not in intake.pending
-    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
-
-
-def test_content_that_was_replaced_while_nobody_looked_is_gone(intake: Intake, catalogue: Config, clustered: Rows):
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
-    settle(intake)
-    # What the service does when the file turns out to be another while it is read.
-    intake.pending.clear()
-    intake.unstable = True
-    drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
-    settle(intake)
-    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
-
-
 def test_content_that_was_replaced_between_two_runs_is_gone(catalogue: Config, clustered: Rows):
     drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     run(catalogue)
     drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
     run(catalogue)
-    assert query(catalogue, STATES) == [("a.npz", "deferred"), ("a.npz", "pending")]
-
-
-@pytest.mark.parametrize("status", ["done", "rejected"])
-def test_a_version_that_arrives_before_the_move_is_read(
-    intake: Intake, catalogue: Config, clustered: Rows, status: str
-):
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
-    settle(intake)
-    (waiting,) = intake.pending.values()
-    newer = drop_npz(catalogue.drop_dir, "a.npz", ids("b", 10), clustered(10, 16, seed=2))
-    content = newer.read_bytes()
-    intake.unstable = False
-    if status == "done":
-        intake.finish(waiting.file, waiting.ledger)
-    else:
-        intake.reject(waiting, "bad")
-    assert intake.unstable
-    assert newer.read_bytes() == content
-    assert not [path for path in catalogue.root.glob("*/*") if path.parent.name in ("done", "rejected")]
-    settle(intake)
-    (waiting,) = intake.pending.values()
-    assert waiting.ledger.status == "pending"
-
-
-def test_retry_of_names_that_are_shown_escaped(intake: Intake, catalogue: Config, clustered: Rows):
-    raw = b"\xff \\ \x85.npz"
-    path = catalogue.drop_dir / os.fsdecode(raw)
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16)).rename(path)
-    settle(intake)
-    (waiting,) = intake.pending.values()
-    for name in (waiting.file.name, os.fsdecode(raw)):
-        (waiting,) = intake.pending.values()
-        intake.reject(waiting, "bad")
-        assert not path.exists()
-        assert intake.retry([name]) == f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}"
-        assert path.exists()
-        settle(intake)
-    assert intake.retry([waiting.file.name]).endswith(f"neither deferred nor rejected: {waiting.file.name}")
-
-
-def test_retry_counts_what_is_there_and_goes_on_after_an_error(intake: Intake, catalogue: Config, clustered: Rows):
-    for name in ("blocked/a.npz", "gone.npz", "good.npz"):
-        (catalogue.drop_dir / name).parent.mkdir(exist_ok=True)
-        aside = drop_npz(catalogue.root, "aside.npz", ids(name, 10), clustered(10, 16))
-        aside.rename(catalogue.drop_dir / name)
-    settle(intake)
-    for waiting in list(intake.pending.values()):
-        intake.reject(waiting, "bad")
-    (catalogue.rejected_dir / "gone.npz").unlink()
-    (catalogue.drop_dir / "blocked").rmdir()
-    (catalogue.drop_dir / "blocked").write_text("a file where a directory was")
-    answer = intake.retry(None)
-    assert answer.startswith(f"1 to be tried again, 1 of them moved back from {catalogue.rejected_dir}; ")
-    assert "; not there, drop again: gone.npz; cannot be moved back: blocked/a.npz: " in answer
-    assert query(catalogue, STATES) == [
-        ("blocked/a.npz", "rejected"),
-        ("gone.npz", "deferred"),
-        ("good.npz", "pending"),
-    ]
-    assert (catalogue.drop_dir / "good.npz").exists()
+    states = "SELECT s.name, f.status FROM _files f JOIN _sightings s ON s.file_id = f.id ORDER BY f.id, s.id"
+    assert query(catalogue, states) == [("a.npz", "deferred"), ("a.npz", "pending")]
 
 
 # -- what files without rows decide -------------------------------------------------------------
@@ -443,31 +315,3 @@ def test_files_without_usable_rows_decide_nothing(catalogue: Config, clustered: 
     }
     assert outcome.missing_rows == 0
     assert query(catalogue, "SELECT count(*) FROM semantic_ids") == [(70,)]
-
-
-# -- what waits ---------------------------------------------------------------------------------
-
-
-def test_waiting_files_are_counted_as_they_change(intake: Intake, catalogue: Config, clustered: Rows):
-    drop_npz(catalogue.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
-    settle(intake)
-    (waiting,) = intake.pending.values()
-    random = np.random.default_rng(0)
-    files = PendingFiles()
-    for _ in range(2_000):
-        file_id = int(random.integers(20))
-        if random.random() < 0.3:
-            files.pop(file_id, None)
-        else:
-            rows = [None, 0, 3, 5][int(random.integers(4))]
-            ledger = dataclasses.replace(waiting.ledger, id=file_id, rows_usable=rows)
-            files[file_id] = PendingFile(waiting.file, ledger)
-        counted = [each.ledger.rows_usable for each in files.values()]
-        assert files.rows_usable == sum(rows or 0 for rows in counted)
-        uncounted, usable = files.first_uncounted(), files.first_usable()
-        assert (uncounted is None) == (None not in counted)
-        assert uncounted is None or uncounted.ledger.rows_usable is None
-        assert (usable is None) == (not any(counted))
-        assert usable is None or usable.ledger.rows_usable
-    files.clear()
-    assert (len(files), files.rows_usable, files.first_uncounted(), files.first_usable()) == (0, 0, None, None)

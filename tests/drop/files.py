@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.steps import finish
 from semid_daemon.drop.scan import Scan, scan
 
 SIDECARS = (".ids.txt", ".ids.npy")
 
 
 def look(directory: Path) -> Scan:
-    return scan(directory, supported=lambda name: name.endswith((".npy", ".npz")), sidecar_suffixes=SIDECARS)
+    return finish(scan(directory, supported=lambda name: name.endswith((".npy", ".npz")), sidecar_suffixes=SIDECARS))
 
 
 def only(directory: Path) -> DropFile:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from semid_daemon.base.steps import finish
 from semid_daemon.drop.open_file import FileChangedError, digest_of, open_drop_file
 from tests.drop.files import only
 
@@ -15,7 +16,7 @@ from tests.drop.files import only
 def test_digest_is_of_bytes_and_sidecar(tmp_path: Path):
     def digest() -> str:
         with open_drop_file(only(tmp_path)) as opened:
-            return digest_of(opened)
+            return finish(digest_of(opened))
 
     path = tmp_path / "a.npy"
     path.write_bytes(b"1" * 3_000_000)

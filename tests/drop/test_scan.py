@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from semid_daemon.base.steps import finish
 from semid_daemon.base.text import printable
 from semid_daemon.drop.scan import scan
 from tests.drop.files import SIDECARS, look, only
@@ -56,7 +57,7 @@ def test_scan_of_a_directory_that_goes_meanwhile_raises(tmp_path: Path, made_ane
         return True
 
     with pytest.raises(FileNotFoundError):
-        scan(directory, supported=goes, sidecar_suffixes=SIDECARS)
+        finish(scan(directory, supported=goes, sidecar_suffixes=SIDECARS))
 
 
 def test_names_are_printable(tmp_path: Path):

@@ -19,8 +19,10 @@ import watchfiles
 from semid_daemon.base.clock import utc_in
 from semid_daemon.config import Config
 from semid_daemon.drop import open_file as reading
-from semid_daemon.ingest import intake
+from semid_daemon.ingest import disposal, intake
+from semid_daemon.ingest.register import Register
 from semid_daemon.quantizer import Encoder
+from semid_daemon.runtime.context import Limits
 from semid_daemon.store.write import files as ledger
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
@@ -83,16 +85,15 @@ def test_fault_10_very_many_small_files(trained: Config, clustered: Rows):
     most = 0
     take_up = intake.Intake.take_up
 
-    def counting(self, *arguments, **options):
+    def counting(self, **options):
         nonlocal most
-        worked = take_up(self, *arguments, **options)
+        worked = yield from take_up(self, **options)
         most = max(most, len(self.pending))
         return worked
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intake, "MOST_WAITING", 100)
         patch.setattr(intake.Intake, "take_up", counting)
-        run(trained)
+        run(trained, Limits(most_pending=100))
     assert most == 100
     assert_sound(trained, 1_570)
 
@@ -353,7 +354,7 @@ def test_fault_29_wall_clock_set(trained: Config, clustered: Rows, monkeypatch, 
     assert failing
     assert files_of(config)["a.npz"] == "deferred"
     monkeypatch.setattr(ledger, "utc_now", lambda: utc_in(shift_s))
-    monkeypatch.setattr(intake, "seconds_until", lambda at: shift_s)
+    monkeypatch.setattr(disposal, "seconds_until", lambda at: shift_s)
     monkeypatch.setattr(intake.time, "time", lambda: time.monotonic() + shift_s)
     with live(config):
         wait_until(lambda: items(config) == 80)
@@ -377,13 +378,13 @@ def fail_once(monkeypatch, name: str, code: int) -> list[str]:
 def test_fault_30_deleted_before_it_is_read(trained: Config, clustered: Rows, monkeypatch):
     """deleted before it is read: no error, not even an entry"""
     drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
-    register = intake.register
+    enter = Register.enter
 
-    def delete_first(writer, file, *arguments):
+    def delete_first(self, file, is_stable):
         file.path.unlink()
-        return register(writer, file, *arguments)
+        return enter(self, file, is_stable)
 
-    monkeypatch.setattr(intake, "register", delete_first)
+    monkeypatch.setattr(Register, "enter", delete_first)
     outcome = run(trained)
     assert (outcome.rejected, outcome.deferred) == (0, 0)
     assert_sound(trained, 70)

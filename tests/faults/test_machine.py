@@ -24,9 +24,10 @@ from semid_daemon.daemon.service import Service
 from semid_daemon.drop import dispose as finish
 from semid_daemon.drop import open_file as reading
 from semid_daemon.generations import first_training
-from semid_daemon.ingest import file_encoder as ingest
 from semid_daemon.ingest.crash_marker import CrashMarker
+from semid_daemon.ingest.file_encoder import FileEncoder
 from semid_daemon.quantizer import Encoder
+from semid_daemon.runtime.context import Limits, WorkContext
 from semid_daemon.runtime.device_watchdog import EXIT_HUNG, Watchdog
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.write import database as connection
@@ -286,15 +287,15 @@ def test_fault_62_too_many_open_files(trained: Config, clustered: Rows, monkeypa
 
 def test_fault_62_memory_error(trained: Config, clustered: Rows, monkeypatch):
     """no memory while a file is opened: deferred, recovers by itself"""
-    encode_steps, failed = ingest.encode_steps, []
+    run_file, failed = FileEncoder.run, []
 
-    def failing(*arguments, **options):
+    def failing(*arguments):
         if not failed:
             failed.append(1)
             raise MemoryError
-        return encode_steps(*arguments, **options)
+        return (yield from run_file(*arguments))
 
-    monkeypatch.setattr("semid_daemon.daemon.service.encode_steps", failing)
+    monkeypatch.setattr(FileEncoder, "run", failing)
     drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     with live(trained):
         wait_until(lambda: files_of(trained).get("a.npz") == "deferred" or items(trained) == 80)
@@ -368,10 +369,13 @@ def test_a_move_that_fails_is_made_later(trained: Config, clustered: Rows, monke
 def test_a_deferral_is_persisted_with_its_pause(trained: Config, clustered: Rows, monkeypatch):
     """Not numbered: attempts and retry times are in the ledger, and pauses double."""
     config = configured(trained.root, ("ingest", "retry_s = 100"))
-    steps = ingest.encode_steps
-    monkeypatch.setattr(
-        "semid_daemon.daemon.service.encode_steps", lambda *a, **o: (_ for _ in ()).throw(MemoryError())
-    )
+    run_file = FileEncoder.run
+
+    def failing(*arguments):
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr(FileEncoder, "run", failing)
     drop_npz(config.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     for failures in (1, 2, 3):
         run(config)
@@ -381,7 +385,7 @@ def test_a_deferral_is_persisted_with_its_pause(trained: Config, clustered: Rows
         )
         assert found == failures
         assert 80 * 2 ** (failures - 1) < pause_s <= 100 * 2 ** (failures - 1)
-    monkeypatch.setattr("semid_daemon.daemon.service.encode_steps", steps)
+    monkeypatch.setattr(FileEncoder, "run", run_file)
     assert np.array(query(config, "SELECT retry_at IS NOT NULL FROM files WHERE file = 'a.npz'")).all()
     assert_sound_after_restart(config, 80)
 
@@ -418,8 +422,7 @@ def test_disk_full_for_the_marker(trained: Config, clustered: Rows, monkeypatch)
 
     drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))
     monkeypatch.setattr("semid_daemon.ingest.crash_marker.os.pwrite", full)
-    monkeypatch.setattr("semid_daemon.daemon.service._FIRST_PAUSE_S", 0.05)
-    with live(trained):
+    with live(trained, Limits(first_pause_s=0.05)):
         wait_until(lambda: items(trained) == 80)
     assert failed == [1]
     assert_sound_after_restart(trained, 80)
@@ -441,7 +444,7 @@ def test_source_missing_is_told(catalogue: Config):
     catalogue.drop_dir.rmdir()
     catalogue.drop_dir.symlink_to(catalogue.root / "nowhere")
     with Store(prepared(catalogue)) as store:
-        outcome = Service(catalogue, store, PlainProgress(), threading.Event(), once=True).run()
+        outcome = Service(catalogue, store, PlainProgress(), WorkContext(once=True)).run()
     assert outcome.source_missing is not None
     assert "No such file" in outcome.source_missing
 
@@ -463,13 +466,13 @@ def test_the_daemon_attends_while_files_settle(tmp_path: Path, early: bool):
             return self.is_set()
 
     with Store(prepared(config)) as store:
-        service = Service(config, store, PlainProgress(), Stop(), now=lambda: time_s[0])
-        service._intake.unstable = True
+        service = Service(config, store, PlainProgress(), WorkContext(Stop(), lambda: time_s[0]))
+        service._intake._is_unstable = True
         service._changed = Stop()
         if early:
             service._changed.set()
         service._heartbeat.beat = lambda: attended.append(time_s[0])
         service._idle()
-        service._crash_marker.close()
+        service._marker.close()
     assert time_s[0] == pytest.approx(3.0)
     assert max(after - before for before, after in zip(attended, attended[1:], strict=False)) < 0.3

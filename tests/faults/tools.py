@@ -18,11 +18,13 @@ from semid_daemon.config import Config, parse_config
 from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import hold_state, make_directories
+from semid_daemon.runtime.context import Limits, WorkContext
 from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.store import Store
 from tests.catalogues import SMALL, Rows, drop_npz, ids
 
+_LIMITS = Limits()
 NOT_YET = ("", "never started", "stopped", "starting")
 SEMID = [sys.executable, "-m", "semid_daemon"]
 
@@ -39,15 +41,15 @@ def configured(root: Path, *changes: tuple[str, str]) -> Config:
     return parse_config(text.encode(), source="t", root=root)
 
 
-def run(config: Config) -> Outcome:
+def run(config: Config, limits: Limits = _LIMITS) -> Outcome:
     """`semid run --once`, in this process."""
     make_directories(config)
     with hold_state(config.state_dir) as lock, Store(config.database) as store:
-        return Service(config, store, PlainProgress(), threading.Event(), lock, once=True).run()
+        return Service(config, store, PlainProgress(), WorkContext(once=True, limits=limits), lock).run()
 
 
 @contextlib.contextmanager
-def live(config: Config) -> Iterator[threading.Thread]:
+def live(config: Config, limits: Limits = _LIMITS) -> Iterator[threading.Thread]:
     """The daemon in a thread of this process, until the block ends. What it raised is raised at the end."""
     stop = threading.Event()
     raised: list[BaseException] = []
@@ -56,7 +58,7 @@ def live(config: Config) -> Iterator[threading.Thread]:
         try:
             make_directories(config)
             with hold_state(config.state_dir) as lock, Store(config.database) as store:
-                Service(config, store, PlainProgress(), stop, lock).run()
+                Service(config, store, PlainProgress(), WorkContext(stop, limits=limits), lock).run()
         except BaseException as error:
             raised.append(error)
 

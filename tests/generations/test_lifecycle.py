@@ -10,11 +10,11 @@ import pytest
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
+from semid_daemon.daemon.file_turns import FileTurns
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.quantizer import Encoder, resolve_device
 from semid_daemon.store.read.checks import check_database
 from semid_daemon.store.write.chunks import Chunks
-from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import configured, query, run
 
@@ -282,10 +282,13 @@ def test_a_file_half_way_goes_on_with_the_new_generation(catalogue: Config, clus
         with pytest.raises(KeyboardInterrupt):
             run(catalogue)
     assert query(catalogue, "SELECT rows_done, generation FROM _files WHERE id = 3") == [(100, 1)]
+
     # Promoted before the file goes on: as if the command had come first.
-    with Store(catalogue.database) as store:
-        monkeypatch.setattr("semid_daemon.daemon.service.Service._encode_some", lambda *_: False)
-        store.close()
+    def nothing(*_):
+        return False
+        yield
+
+    monkeypatch.setattr(FileTurns, "encode", nothing)
     assert ask(catalogue, "promote")[0] == "done"
     monkeypatch.undo()
     run(catalogue)

@@ -9,9 +9,10 @@ import pytest
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.config import Config
-from semid_daemon.daemon import service
-from semid_daemon.ingest import file_encoder as ingest
-from semid_daemon.ingest import open_embeddings
+from semid_daemon.ingest import chunk_stages
+from semid_daemon.ingest.file_encoder import FileEncoder
+from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.runtime.context import Limits
 from semid_daemon.store.write.chunks import Chunks
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import assert_sound, assert_sound_after_restart, items, query, run, trained_catalogue
@@ -28,26 +29,26 @@ def with_a_file(root: Path, clustered: Rows) -> Config:
     return config
 
 
+# 64 rows are a chunk, and 256 a transaction, however slow the machine is.
+WIDE = Limits(chunk_bytes=64 * 16 * 4, commit_s=600.0, patience_s=600.0)
+
+
 @pytest.fixture
-def wide(tmp_path: Path, clustered: Rows, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """64 rows are a chunk, and 256 a transaction."""
-    monkeypatch.setattr(open_embeddings, "_CHUNK_BYTES", 64 * 16 * 4)
-    monkeypatch.setattr(ingest, "_COMMIT_S", 60.0)
-    monkeypatch.setattr(ingest, "_PATIENCE_S", 60.0)
+def wide(tmp_path: Path, clustered: Rows) -> Config:
     return with_a_file(tmp_path / "wide", clustered)
 
 
 def yields(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the steps of files yield from now on, but for what takes long."""
     seen: list[int] = []
-    encode_steps = service.encode_steps
+    run_file = FileEncoder.run
 
-    def watched(*arguments: object, **options: object) -> Iterator[int]:
-        for rows in encode_steps(*arguments, **options):  # type: ignore[arg-type]
+    def watched(self: FileEncoder, pending: PendingFile, generation: int) -> Iterator[int]:
+        for rows in run_file(self, pending, generation):
             seen.append(rows)
             yield rows
 
-    monkeypatch.setattr(service, "encode_steps", watched)
+    monkeypatch.setattr(FileEncoder, "run", watched)
     return seen
 
 
@@ -69,7 +70,7 @@ def state(config: Config) -> list[list[tuple]]:
 
 def test_chunks_are_committed_by_the_configured_rows(wide: Config, monkeypatch: pytest.MonkeyPatch):
     seen = yields(monkeypatch)
-    run(wide)
+    run(wide, WIDE)
     assert [rows for rows in seen if rows] == [256, 256, 256, 232]
     assert query(wide, "SELECT max(rows), count(*) FROM _chunks WHERE file_id = 2") == [(64, 16)]
     assert_sound(wide, 70 + ROWS)
@@ -90,16 +91,16 @@ def test_what_fails_takes_its_group_back_and_is_done_anew(
         return tally
 
     monkeypatch.setattr(Chunks, "commit", failing)
-    run(wide)
+    run(wide, WIDE)
     assert_sound(wide, 70 + 256)
     assert_sound_after_restart(wide, 70 + ROWS)
     undisturbed = with_a_file(tmp_path / "undisturbed", clustered)
-    run(undisturbed)
+    run(undisturbed, WIDE)
     assert state(wide) == state(undisturbed)
 
 
 def test_chunks_before_one_that_cannot_be_read_are_committed(wide: Config, monkeypatch: pytest.MonkeyPatch):
-    usable, left = ingest.usable, [7]
+    usable, left = chunk_stages.usable, [7]
 
     def damaged(batch: object, settings: object) -> object:
         left[0] -= 1
@@ -107,8 +108,8 @@ def test_chunks_before_one_that_cannot_be_read_are_committed(wide: Config, monke
             raise BadFileError("damaged here")
         return usable(batch, settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ingest, "usable", damaged)
-    run(wide)
+    monkeypatch.setattr(chunk_stages, "usable", damaged)
+    run(wide, WIDE)
     assert query(wide, "SELECT status, reason FROM files WHERE file = 'a.npz'") == [("rejected", "damaged here")]
     assert items(wide) == 70 + 6 * 64
     assert_sound(wide, 70 + 6 * 64)

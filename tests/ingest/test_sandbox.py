@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 
 from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import MachineError
+from semid_daemon.base.steps import finish
 from semid_daemon.drop.open_file import FileChangedError
 from semid_daemon.drop.scan import scan
 from semid_daemon.ingest import sandbox
@@ -25,7 +25,7 @@ from tests.catalogues import drop_npz
 @pytest.fixture
 def file(tmp_path: Path) -> DropFile:
     drop_npz(tmp_path, "a.npz", ["x", "y"], np.ones((2, 4), dtype=np.float32))
-    return scan(tmp_path, supported=lambda name: True, sidecar_suffixes=()).files["a.npz"]
+    return finish(scan(tmp_path, supported=lambda name: True, sidecar_suffixes=())).files["a.npz"]
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def child(monkeypatch):
     return use
 
 
-def try_it(file: DropFile, tick=lambda: None, stopping=lambda: False) -> str | None:
-    return sandbox.crash_reason(file, 50, tick, stopping)
+def try_it(file: DropFile, patience_s: float = 120.0) -> str | None:
+    return finish(sandbox.crash_reason(file, 50, patience_s))
 
 
 def test_a_good_file_does_not_kill(file: DropFile):
@@ -55,14 +55,11 @@ def test_a_good_file_does_not_kill(file: DropFile):
 
 def test_the_child_is_out_of_reach_of_ctrl_c(file: DropFile, child):
     given = child("import time; time.sleep(60)")
-    groups = []
-
-    def tick() -> None:
-        groups.append(os.getpgid(given["child"].pid))
-        given["child"].kill()
-
-    assert try_it(file, tick) == "SIGKILL"
-    assert groups[0] != os.getpgid(0)
+    steps = sandbox.crash_reason(file, 50)
+    next(steps)
+    assert os.getpgid(given["child"].pid) != os.getpgid(0)
+    given["child"].kill()
+    assert finish(steps) == "SIGKILL"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -72,13 +69,13 @@ def test_ended_from_outside_says_nothing_of_the_file(file: DropFile, child, numb
         try_it(file)
 
 
-@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "import os; os.abort()"])
-def test_a_stop_interrupts_and_does_not_wait(file: DropFile, child, code: str):
-    child(code)
-    started = time.monotonic()
-    with pytest.raises(FileChangedError, match="interrupted"):
-        try_it(file, stopping=lambda: True)
-    assert time.monotonic() - started < 20
+def test_closing_the_steps_ends_the_child_and_does_not_wait(file: DropFile, child):
+    given = child("import time; time.sleep(600)")
+    steps = sandbox.crash_reason(file, 50)
+    next(steps)
+    assert given["child"].poll() is None
+    steps.close()
+    assert given["child"].poll() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -105,13 +102,12 @@ def test_out_of_memory_under_the_limit(file: DropFile):
     assert done.returncode == sandbox._NO_MEMORY
 
 
-def test_too_slow_is_tried_later_but_not_for_ever(file: DropFile, child, monkeypatch):
+def test_too_slow_is_tried_later_but_not_for_ever(file: DropFile, child):
     child("import time; time.sleep(60)")
-    monkeypatch.setattr(sandbox, "_SECONDS", 0.0)
     for _ in range(sandbox._MOST_TIMEOUTS - 1):
         with pytest.raises(TimeoutError, match="does not come to an end"):
-            try_it(file)
-    assert try_it(file) == "it does not come to an end"
+            try_it(file, patience_s=0.0)
+    assert try_it(file, patience_s=0.0) == "it does not come to an end"
 
 
 # -- the marker --------------------------------------------------------------------------------------

@@ -42,10 +42,10 @@ def path_of_release(name: str) -> Path:
 
 def make(target: Path) -> None:
     """A catalogue of 150 items in two files, one of them known under two names, and of a rejected file."""
-    import threading
 
     from semid_daemon.daemon.service import Service
     from semid_daemon.daemon.state_lock import make_directories
+    from semid_daemon.runtime.context import WorkContext
     from semid_daemon.runtime.progress import PlainProgress
     from semid_daemon.store.write.store import Store
 
@@ -60,7 +60,7 @@ def make(target: Path) -> None:
                 np.savez(file, item_ids=ids, embeddings=rows_ND[begin:end])
         (config.drop_dir / "bad.npz").write_text("no archive")
         with Store(config.database) as store:
-            Service(config, store, PlainProgress(), threading.Event(), once=True).run()
+            Service(config, store, PlainProgress(), WorkContext(once=True)).run()
         compact = Path(directory) / "compact.db"
         connection = sqlite3.connect(config.database)
         connection.execute("VACUUM INTO ?", (str(compact),))

@@ -11,7 +11,7 @@ import pytest
 from textual.widgets import Input
 
 from semid_daemon.config import Config
-from semid_daemon.daemon.command_server import CommandServer
+from semid_daemon.daemon.command_server import CommandFiles, CommandServer
 from semid_daemon.store.write.store import Store
 from semid_tui.widgets.dialogs import ChoiceScreen
 from tests.tui.recorded import AppDriver, drive
@@ -27,7 +27,7 @@ def answer_all(config: Config) -> None:
     """What the daemon does with commands."""
     with Store(config.database) as store:
         handlers = {"retry": lambda arguments: "1 file is tried again", "pause": lambda arguments: "paused"}
-        CommandServer(config.commands_dir, store, handlers).poll()
+        CommandServer(CommandFiles(config.commands_dir), store, handlers).poll()
 
 
 async def answer_what_comes(ui: AppDriver, config: Config) -> None:
