@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,6 +100,3 @@ class Codebooks:
     @property
     def dim(self) -> int:
         return int(self.centroids_LKD.shape[2])
-
-
-Tick = Callable[[], None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from semid_daemon.base.types import Baseline, FloatArray
@@ -12,9 +10,7 @@ from semid_daemon.quantizer import Encoder, quantization_errors
 _CHUNK_ROWS = 8192
 
 
-def measure_baseline(
-    encoder: Encoder, rows_ND: FloatArray, total_rows: int, tick: Callable[[], None] = lambda: None
-) -> Baseline:
+def measure_baseline(encoder: Encoder, rows_ND: FloatArray, total_rows: int) -> Baseline:
     """The baseline of training rows (N×D float32), counts scaled up where they are a sample of `total_rows`."""
     codebooks = encoder.codebooks
     counts_LK = np.zeros((codebooks.layers, codebooks.codebook_size))
@@ -25,7 +21,6 @@ def measure_baseline(
         errors.append(quantization_errors(codebooks, chunk_ND, codes_NL, encoder.device))
         for layer, codes_N in enumerate(codes_NL.T):
             counts_LK[layer] += np.bincount(codes_N, minlength=codebooks.codebook_size)
-        tick()
     errors_N = np.concatenate(errors)
     return Baseline(
         error=float(errors_N.mean(dtype=np.float64)),

@@ -14,7 +14,7 @@ COMMANDS_S = 0.2  # a command waits no longer than that to be read
 
 
 class Heartbeat:
-    """Long-running work calls `beat` regularly. It writes the state, makes `checks`, and collects command files.
+    """The loop calls `beat` between the steps of long work. It writes the state, makes `checks`, and collects commands.
 
     It returns at once: commands are answered, and a pause is kept, by the loop. `checks` are made once a second;
     `summary` says how far the work is.

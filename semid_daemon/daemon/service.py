@@ -82,7 +82,7 @@ class Service:
         self._command_files = CommandFiles(config.commands_dir)
         self._metrics_file = MetricsFile(config, version("semid"), self._events, context.now)
         self._heartbeat = self._make_heartbeat(lock)
-        self._context = dataclasses.replace(context, tick=self._heartbeat.beat, say=self._heartbeat.say)
+        self._context = dataclasses.replace(context, say=self._heartbeat.say)
         self._wal = WalLimit(store, self._events, config.database, config.ingest.max_wal_mb << 20)
         self._marker = CrashMarker(config.crash_marker)
         self._watchdog = Watchdog(config.ingest.watchdog_s, before_end=self._marker.clear)

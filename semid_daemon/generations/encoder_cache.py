@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
-from semid_daemon.base.types import CodeArray, FloatArray, Tick
+from semid_daemon.base.types import CodeArray, FloatArray
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.quantizer import Device, Encoder
 from semid_daemon.quantizer.device_faults import encode_rows
@@ -33,11 +34,15 @@ class EncoderCache:
             self._encoders[generation] = Encoder(load_codebooks(self._codebooks_dir, fingerprint), self.device)
         return self._encoders[generation]
 
-    def encode_watched(self, generation: int, embeddings_ND: FloatArray, what: str, tick: Tick) -> CodeArray:
-        """Codes (N×L int32) of rows (N×D float32), computed in a thread, with ticks meanwhile.
+    def encode_watched(self, generation: int, embeddings_ND: FloatArray, what: str) -> Generator[None, None, CodeArray]:
+        """Codes (N×L int32) of rows (N×D float32), computed in a thread.
 
         The watchdog ends a process that hangs, and says in `what`. Raises as `get` and `encode_rows` do.
         """
         encoder = self.get(generation)
-        with self._watchdog.watch(what):
-            return run_in_background(lambda: encode_rows(encoder, embeddings_ND), tick)
+
+        def work() -> CodeArray:
+            with self._watchdog.watch(what):
+                return encode_rows(encoder, embeddings_ND)
+
+        return (yield from run_in_background(work))

@@ -115,7 +115,7 @@ class FirstTraining:
         return [pending[file_id] for file_id in sorted(pending) if pending[file_id].ledger.rows_usable]
 
     def _read(self, files: list[PendingFile]) -> Iterable[FloatArray]:
-        return (batch.embeddings_ND for batch in rows_of(files, self._config.ingest, self._context.tick))
+        return (batch.embeddings_ND for batch in rows_of(files, self._config.ingest))
 
     # -- training ------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class FirstTraining:
         return self._job is not None
 
     def suspend(self) -> None:
-        """Train and publish nothing for now: generation 1 is to be imported. May be called from within a tick."""
+        """Train and publish nothing for now: generation 1 is to be imported."""
         self._suspended = True
 
     def resume(self) -> None:
@@ -215,10 +215,10 @@ class FirstTraining:
         trainer = self._training.trainer()
         read_all = (lambda: self._read(files)) if len(sample_ND) < total_rows else None
         with self._progress.task("training", trainer.max_steps, "steps") as advance:
-            for _ in self._training.run(trainer, sample_ND, read_all):
-                advance(1)
+            for step in self._training.run(trainer, sample_ND, read_all):
+                advance(int(step is not None))
                 yield
-        baseline = self._training.baseline(trainer.codebooks, sample_ND, total_rows)
+        baseline = yield from self._training.baseline(trainer.codebooks, sample_ND, total_rows)
         elapsed_s = self._context.now() - started
         return _Unpublished(trainer.codebooks, len(sample_ND), baseline, _ids(files), elapsed_s)
 
@@ -258,7 +258,7 @@ class FirstTraining:
             self._context.say("gathering", "sampling the rows that new ones are compared with")
             max_rows = min(BASELINE_ROWS, self._training.max_rows(codebooks.dim))
             sample_ND = yield from self._sample(files, total_rows, max_rows, codebooks.dim)
-            baseline = self._training.baseline(codebooks, sample_ND, total_rows)
+            baseline = yield from self._training.baseline(codebooks, sample_ND, total_rows)
         elapsed_s = self._context.now() - started
         trained = _Unpublished(codebooks, total_rows, baseline, _ids(files), elapsed_s)
         self._publish(trained, settings, origin="imported")

@@ -84,7 +84,7 @@ class GenerationBuilder:
             codebooks, sample_ND = yield from self._from_candidate(active, through)
         else:
             codebooks, sample_ND = yield from self._anew(active, through)
-        baseline = self._training.baseline(codebooks, sample_ND, total_rows)
+        baseline = yield from self._training.baseline(codebooks, sample_ND, total_rows)
         settings = training_settings(self._config.quantizer, self._config.training, total_rows)
         settings |= {"origin": origin, "based_on": active.fingerprint}
         fingerprint = save_codebooks(self._config.codebooks_dir, codebooks, settings)
@@ -128,15 +128,16 @@ class GenerationBuilder:
             raise CannotPrepareError(f"{len(sample_ND):,} rows for {codes} codes")
         trainer = self._training.trainer()
         read_all = (lambda: self._embeddings(active, through)) if len(sample_ND) < active.items else None
-        yield from self._training.run(trainer, sample_ND, read_all)
+        for _ in self._training.run(trainer, sample_ND, read_all):
+            yield
         old = self._encoders.get(active.number)
         few_ND = sample_ND[:: 1 + len(sample_ND) // (4 * BASELINE_ROWS)]
         chunk_rows = self._config.ingest.chunk_rows
         new_NL = yield from encode_in_steps(Encoder(trainer.codebooks, self._training.device), few_ND, chunk_rows)
         old_NL = yield from encode_in_steps(old, few_ND, chunk_rows)
         self._context.say("training", "matching code numbers to the active generation's")
-        matched = run_in_background(
-            lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL), self._context.tick
+        matched = yield from run_in_background(
+            lambda: match_codebooks(trainer.codebooks, old.codebooks, new_NL, old_NL)
         )
         return matched, few_ND
 
@@ -159,7 +160,6 @@ class GenerationBuilder:
         for source in self._source_rows.catalogue(generation.number, through):
             if source.batch.item_ids:
                 yield source.batch.embeddings_ND
-            self._context.tick()
 
     def _active(self) -> Generation:
         active = self._store.generations.active()
@@ -193,19 +193,19 @@ class GenerationBuilder:
             if chunk is None:
                 break
             self._context.say("preparing", f"generation {number}: {generation.items:,} of {active.items:,} items")
-            self._encode_chunk(generation, chunk, self._source_rows.read(chunk, active.number))
+            yield from self._encode_chunk(generation, chunk, self._source_rows.read(chunk, active.number))
             yield
         lacking = self._store.generations.lacking_items(number)
         if lacking:
             raise RowsGoneError(f"generation {number} lacks {lacking:,} items of generation {active.number}")
 
-    def _encode_chunk(self, generation: Generation, chunk: Chunk, source: SourceChunk) -> None:
+    def _encode_chunk(self, generation: Generation, chunk: Chunk, source: SourceChunk) -> Steps:
         """Encode a chunk's rows, learn from those that are new to the generation, and commit both together."""
         number, batch = generation.number, source.batch
         codes_NL = np.empty((0, generation.layers), np.int32)
         if batch.item_ids:
             what = f"generation {number}: encoding chunk {chunk.id}"
-            codes_NL = self._encoders.encode_watched(number, batch.embeddings_ND, what, self._context.tick)
+            codes_NL = yield from self._encoders.encode_watched(number, batch.embeddings_ND, what)
         plan = self._store.items.reassign(
             number, batch, codes_NL, source.contents, self._learner.ranked(number, batch.embeddings_ND, codes_NL)
         )

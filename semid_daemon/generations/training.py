@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from semid_daemon.base.types import Baseline, Codebooks, FloatArray, TrainingStep
 from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.codebooks.sampling import max_sample_rows
 from semid_daemon.codebooks.trainers import Trainer, make_trainer
 from semid_daemon.config import Config
-from semid_daemon.generations.steps import Steps
 from semid_daemon.quantizer import Device, Encoder
-from semid_daemon.runtime.background import iterate_in_background
+from semid_daemon.runtime.background import iterate_in_background, run_in_background
 from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.device_watchdog import Watchdog
 from semid_daemon.store.write.store import Store
 
 BASELINE_ROWS = 65_536  # rows that codebooks are measured by where more are not needed for a training
 
+_STEP = "training: one step"
+
 ReadRows = Callable[[], Iterable[FloatArray]]
+TrainingSteps = Generator[TrainingStep | None, None, None]
 
 
 class CodebookTraining:
@@ -41,23 +43,27 @@ class CodebookTraining:
         """How many rows of `dim` values a training may hold in memory."""
         return max_sample_rows(dim, self._settings.max_memory_mb, self._quantizer.beam_width)
 
-    def run(self, trainer: Trainer, sample_ND: FloatArray, read_all: ReadRows | None) -> Steps:
-        """Train on a sample (N×D float32); afterwards the trainer has the codebooks.
+    def run(self, trainer: Trainer, sample_ND: FloatArray, read_all: ReadRows | None) -> TrainingSteps:
+        """Train on a sample (N×D float32); afterwards the trainer has the codebooks. Yields None within a step.
 
         Where the sample is not all of the rows, `read_all` reads all of them (batches of M×D float32), and the
         codebooks are refined over them, `training.epochs` times.
         """
         run = self._store.telemetry.next_training_run()
-        steps: Iterator[TrainingStep] = iterate_in_background(trainer.train(sample_ND), self._context.tick)
+        # The thread that makes a step watches it: a pause between two steps is no hang.
+        steps: Iterator[TrainingStep | None] = iterate_in_background(
+            self._watchdog.each(trainer.train(sample_ND), _STEP)
+        )
         if read_all is not None:
-            # Whoever reads the rows ticks.
-            steps = itertools.chain(steps, trainer.refine(read_all, self._settings.epochs))
-        for step in self._watchdog.each(steps, "training: one step"):
-            self._store.telemetry.add_training_steps(run, [step])
-            self._context.say("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
-            self._context.tick()
-            yield
+            refining = self._watchdog.each(trainer.refine(read_all, self._settings.epochs), _STEP)
+            steps = itertools.chain(steps, refining)
+        for step in steps:
+            if step is not None:
+                self._store.telemetry.add_training_steps(run, [step])
+                self._context.say("training", f"layer {step.layer} step {step.layer_step} loss {step.loss:.6g}")
+            yield step
 
-    def baseline(self, codebooks: Codebooks, sample_ND: FloatArray, total_rows: int) -> Baseline:
+    def baseline(self, codebooks: Codebooks, sample_ND: FloatArray, total_rows: int) -> Generator[None, None, Baseline]:
         """What new rows will be compared with: the sample (N×D float32, not empty) stands for `total_rows` rows."""
-        return measure_baseline(Encoder(codebooks, self.device), sample_ND, total_rows, self._context.tick)
+        encoder = Encoder(codebooks, self.device)
+        return (yield from run_in_background(lambda: measure_baseline(encoder, sample_ND, total_rows)))

@@ -12,7 +12,7 @@ from semid_daemon.base.drop_file import DropFile
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.base.row_hash import zero_rows
-from semid_daemon.base.types import EmbeddingBatch, Tick
+from semid_daemon.base.types import EmbeddingBatch
 from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
@@ -86,13 +86,12 @@ def survey(
     return PendingFile(pending.file, store.files.get(pending.ledger.id))
 
 
-def rows_of(pending: list[PendingFile], settings: Ingest, tick: Tick) -> Iterator[EmbeddingBatch]:
+def rows_of(pending: list[PendingFile], settings: Ingest) -> Iterator[EmbeddingBatch]:
     """All usable rows of several files, in order."""
     for each in pending:
         with open_embeddings(each.file) as (opened, source):
             for batch in source.batches(rows_at_once(settings, source.dim)):
                 yield usable(batch, settings)
-                tick()
             opened.check_unchanged()
 
 

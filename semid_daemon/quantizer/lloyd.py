@@ -94,16 +94,17 @@ class LloydTrainer:
         with _device_memory():
             yield from self._train(embeddings_ND)
 
-    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep | None]:
         """After `train` on a sample: passes over all rows, which need not fit in memory, `epochs` for every layer.
 
         `batches()` gives them anew each time, N×D float32 each. A batch pulls every centroid towards the mean
-        of its rows there by their share of all the rows seen (Sculley 2010), those of the sample counted in.
+        of its rows there by their share of all the rows seen (Sculley 2010), those of the sample counted in. Yields
+        None after a batch that completes no step.
         """
         with _device_memory():
             yield from self._refine(batches, epochs)
 
-    def _refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+    def _refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep | None]:
         layers = [torch.from_numpy(centroids_KD).to(self._device) for centroids_KD in self.codebooks.centroids_LKD]
         biases: list[Tensor | None] = [None] * self._n_layers
         if self.codebooks.biases_LK is not None:
@@ -129,6 +130,8 @@ class LloydTrainer:
                     self._steps += 1
                     yield TrainingStep(self._steps, layer, self._steps - first_step, total / rows)
                     rows, total = 0, 0.0
+                else:
+                    yield None
         centroids_LKD = np.stack([centroids_KD.cpu().numpy() for centroids_KD in layers])
         self._codebooks = replace(self.codebooks, centroids_LKD=centroids_LKD)
 

@@ -1,45 +1,49 @@
-"""Long computations in a thread of their own, so that the heartbeat and commands are seen to meanwhile."""
+"""Long computations in a thread of their own, so that the loop sees to files, commands and the heartbeat meanwhile."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_TICK_S = 0.1
+_STEP_S = 0.1
 
 
-def run_in_background(work: Callable[[], T], tick: Callable[[], None]) -> T:
-    """What `work` returns or raises; `tick` is called ten times a second until then, in the caller's thread.
+def run_in_background(work: Callable[[], T]) -> Generator[None, None, T]:
+    """What `work` returns or raises: `result = yield from run_in_background(work)`.
 
-    An exception of `tick` is raised once `work` has come to its end: nothing can be taken from it before.
+    Yields ten times a second until then. Closing the generator waits for the work to end: nothing can be taken from
+    it before.
     """
     with _worker() as pool:
-        return _result(pool, work, tick)
+        return (yield from _result(pool, work))
 
 
-def iterate_in_background(steps: Iterator[T], tick: Callable[[], None]) -> Iterator[T]:
-    """The items of `steps`, each of them computed as `run_in_background` does, all in the same thread.
+def iterate_in_background(items: Iterator[T]) -> Generator[T | None, None, None]:
+    """The items, each of them computed as `run_in_background` does, all in the same thread; None while one takes long.
 
-    A thread has its own team of OpenMP threads: with a new one for every step torch would start the team anew.
+    A thread has its own team of OpenMP threads: with a new one for every item torch would start the team anew.
     """
     nothing = object()
     with _worker() as pool:
-        while (step := _result(pool, lambda: next(steps, nothing), tick)) is not nothing:
-            yield step  # type: ignore[misc]
+        while True:
+            item = yield from _result(pool, lambda: next(items, nothing))
+            if item is nothing:
+                return
+            yield item  # type: ignore[misc]
 
 
 def _worker() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="semid-work")
 
 
-def _result(pool: ThreadPoolExecutor, work: Callable[[], T], tick: Callable[[], None]) -> T:
+def _result(pool: ThreadPoolExecutor, work: Callable[[], T]) -> Generator[None, None, T]:
     done = threading.Event()
     future = pool.submit(work)
     future.add_done_callback(lambda _: done.set())
-    while not done.wait(_TICK_S):
-        tick()
+    while not done.wait(_STEP_S):
+        yield
     return future.result()

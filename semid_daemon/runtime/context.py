@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from semid_daemon.base.types import Tick
-
 
 def _silent(state: str, detail: str = "") -> None:
     """Nobody reads the state."""
@@ -31,14 +29,12 @@ class Limits:
 class WorkContext:
     """How long work learns that it should stop, tells the time, and shows that it lives.
 
-    `stop` is set when the process should end. `now` is a monotonic clock in seconds. `tick` is called at least
-    once a second; it beats and collects requests, and returns at once. `say(state, detail)` sets the state that the
-    next heartbeat shows. `once`: the process ends when all that lies there is handled.
+    `stop` is set when the process should end. `now` is a monotonic clock in seconds. `say(state, detail)` sets the
+    state that the next heartbeat shows. `once`: the process ends when all that lies there is handled.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
     now: Callable[[], float] = time.monotonic
-    tick: Tick = lambda: None
     say: Callable[..., None] = _silent
     once: bool = False
     limits: Limits = Limits()

@@ -380,7 +380,9 @@ def test_going_over_all_rows_betters_what_a_sample_gave(normalize: bool, balance
     trainer = quick_trainer(normalize, balanced)
     steps = list(trainer.train(rows_ND[::12]))
     of_sample = trainer.codebooks
-    more = list(trainer.refine(lambda: np.array_split(rows_ND, 7), epochs=2))
+    refined = list(trainer.refine(lambda: np.array_split(rows_ND, 7), epochs=2))
+    assert len(refined) == 2 * 2 * 7  # control comes back after every batch of every pass
+    more = [step for step in refined if step is not None]
     assert [step.step for step in more] == list(range(len(steps) + 1, len(steps) + 1 + len(more)))
     assert {step.layer for step in more} == {0, 1}
     unit_ND = torch.from_numpy(rows_ND)
@@ -398,7 +400,7 @@ def test_going_over_the_same_rows_again_changes_little():
         n_layers=1, n_clusters=2, normalize_residuals=False, seed=0, device=CPU, iterations=9, tolerance=0.0
     )
     list(trainer.train(rows_ND))
-    (step,) = trainer.refine(lambda: [rows_ND[:0], rows_ND], epochs=1)
+    (step,) = filter(None, trainer.refine(lambda: [rows_ND[:0], rows_ND], epochs=1))
     assert step.loss == pytest.approx(1.0, abs=1e-5)
     np.testing.assert_allclose(np.sort(trainer.codebooks.centroids_LKD[0, :, 0]), [-10, 10], atol=1e-5)
 

@@ -81,7 +81,7 @@ class GridTrainer:
         centroids_LKD = torch.stack([layer.centroids.detach() for layer in model.layers])
         self._codebooks = Codebooks(centroids_LKD.cpu().numpy().astype(np.float32), self._normalize)
 
-    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep]:
+    def refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep | None]:
         """Nothing: GRID's schedule has its own number of steps, on the rows that it is given."""
         return iter(())
 
