@@ -461,3 +461,32 @@ def m001_initial(db: Database) -> None:
         db.execute(statement)
     failpoint("migrating")
     db.execute("PRAGMA user_version = 1")
+
+
+# One table in FROM: SQLite then takes a view that is joined by LEFT JOIN apart, and finds its rows by index.
+_ITEM_COLUMNS = """
+    i.item_id, i.semantic_id, i.suffix, i.generation,
+    (SELECT s.name FROM _chunks c JOIN _sightings s ON s.file_id = c.file_id
+     WHERE c.id = i.chunk_id ORDER BY s.id LIMIT 1) AS file,
+    (SELECT c.committed_at FROM _chunks c WHERE c.id = i.chunk_id) AS assigned_at
+"""
+_M002 = [
+    "DROP VIEW all_semantic_ids",
+    "DROP VIEW semantic_ids",
+    f"""
+    CREATE VIEW all_semantic_ids AS SELECT {_ITEM_COLUMNS} FROM _items i
+    WHERE i.generation NOT IN (SELECT generation FROM _generations WHERE status = 'deleting')
+    """,
+    f"""
+    CREATE VIEW semantic_ids AS SELECT {_ITEM_COLUMNS} FROM _items i
+    WHERE i.generation = (SELECT generation FROM _generations WHERE status = 'active')
+    """,
+]
+
+
+@migrations()
+def m002_views_by_index(db: Database) -> None:
+    """Views that are read by index however they are joined."""
+    for statement in _M002:
+        db.execute(statement)
+    db.execute("PRAGMA user_version = 2")

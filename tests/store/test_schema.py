@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,34 @@ def test_lookups_use_an_index(store: Store, sql: str, index: str):
     plan = [row[3] for row in rows_of(store, f"EXPLAIN QUERY PLAN {sql}")]
     assert any(step.startswith("SEARCH i ") and index in step for step in plan), plan
     assert not any(step.startswith("SCAN i") for step in plan), plan
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT m.id, s.* FROM mine m LEFT JOIN semantic_ids s ON s.item_id = m.id",
+        "SELECT m.id FROM mine m LEFT JOIN semantic_ids s ON s.item_id = m.id WHERE s.item_id IS NULL",
+        "SELECT id FROM mine WHERE NOT EXISTS (SELECT 1 FROM semantic_ids s WHERE s.item_id = mine.id)",
+        "SELECT m.id, s.semantic_id FROM mine m JOIN semantic_ids s ON s.item_id = m.id",
+        "SELECT m.number, s.semantic_id FROM mine m LEFT JOIN semantic_ids s ON s.item_id = CAST(m.number AS TEXT)",
+        "SELECT * FROM semantic_ids WHERE item_id IN ('a', 'b')",
+        "SELECT * FROM semantic_ids WHERE item_id IN (SELECT id FROM mine)",
+        "SELECT a.item_id, b.item_id FROM semantic_ids a JOIN semantic_ids b USING (semantic_id) WHERE a.item_id = 'a'",
+    ],
+)
+def test_joins_with_the_views_use_an_index(store: Store, sql: str):
+    store.database.connection.execute("CREATE TEMP TABLE mine (id TEXT, number INTEGER)")
+    plan = [row[3] for row in rows_of(store, f"EXPLAIN QUERY PLAN {sql}")]
+    assert not any(re.match(r"SCAN (i|[abs])\b|MATERIALIZE|CO-ROUTINE", step) for step in plan), plan
+    assert not any("AUTOMATIC" in step for step in plan), plan
+
+
+def test_an_integer_key_joins_from_its_own_table(store: Store):
+    """Its comparison with text is one of numbers, which no index of texts answers; the user's own index does."""
+    store.database.connection.execute("CREATE TEMP TABLE mine (number INTEGER PRIMARY KEY)")
+    sql = "SELECT m.number, s.semantic_id FROM mine m JOIN semantic_ids s ON s.item_id = m.number"
+    plan = [row[3] for row in rows_of(store, f"EXPLAIN QUERY PLAN {sql}")]
+    assert "SEARCH m USING INTEGER PRIMARY KEY (rowid=?)" in plan, plan
 
 
 def test_views_have_the_promised_columns(store: Store):
