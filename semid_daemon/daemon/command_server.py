@@ -71,9 +71,9 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, list):
-        return [_cleaned(each) for each in value]
+        return [_cleaned(item) for item in value]
     if isinstance(value, dict):
-        return {_clean(key): _cleaned(each) for key, each in value.items()}
+        return {_clean(key): _cleaned(item) for key, item in value.items()}
     return value
 
 

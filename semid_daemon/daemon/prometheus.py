@@ -20,6 +20,9 @@ from semid_daemon.store.write.telemetry import Gauge
 _INTERVAL_S = 10.0
 
 
+Sample = tuple[dict[str, str], float]  # labels and value
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One metric: what it means, and its values by their labels."""
@@ -27,7 +30,7 @@ class Family:
     name: str
     kind: Literal["gauge", "counter"]
     help: str
-    samples: list[tuple[dict[str, str], float]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
 
 def exposition(families: Iterable[Family], labels: Mapping[str, str]) -> str:
@@ -50,65 +53,68 @@ def _escaped(text: str, *, quotes: bool = False) -> str:
 
 def families(status: Status, metrics: Metrics, gauges: Mapping[str, Gauge], version: str) -> list[Family]:
     """What is worth an alert or a graph, of a consistent look at the database and what the daemon measures itself."""
+    return [*_of_the_daemon(status, metrics, gauges, version), *_of_the_catalogue(status, metrics), *_of_drift(metrics)]
 
-    def gauge(name: str, value: Gauge, text: str, kind: Literal["gauge", "counter"] = "gauge") -> Family:
-        return Family(name, kind, text, [] if value is None or isinstance(value, str) else [({}, value)])
 
-    def by_layer(name: str, text: str, values: Mapping[int, float]) -> Family:
-        return Family(name, "gauge", text, [({"layer": str(layer)}, value) for layer, value in values.items()])
-
-    def drift(name: str, text: str) -> Family:
-        samples = [
-            ({} if layer is None else {"layer": str(layer)}, value)
-            for (each, layer), value in metrics.drift.items()
-            if each == name
-        ]
-        return Family(f"semid_{name}", "gauge", text, samples)
-
+def _of_the_daemon(status: Status, metrics: Metrics, gauges: Mapping[str, Gauge], version: str) -> list[Family]:
     alive = None if status.heartbeat_at is None else datetime.fromisoformat(status.heartbeat_at).timestamp()
     info = {"version": version, "device": status.device or "", "fingerprint": status.fingerprint or ""}
+    files: list[Sample] = [({"status": name}, count) for name, count in status.files.items()]
+    rows: list[Sample] = [({"outcome": name}, count) for name, count in metrics.rows.items()]
     return [
         Family("semid_info", "gauge", "What runs: always 1.", [(info, 1)]),
         Family("semid_state", "gauge", "The state that the daemon is in: always 1.", [({"state": status.state}, 1)]),
-        gauge("semid_heartbeat_timestamp_seconds", alive, "When the daemon last said that it lives."),
-        Family(
-            "semid_files",
-            "gauge",
-            "Files by state.",
-            [({"status": name}, count) for name, count in status.files.items()],
-        ),
-        Family(
-            "semid_rows_total",
-            "counter",
-            "Rows committed, by what became of them.",
-            [({"outcome": name}, rows) for name, rows in metrics.rows.items()],
-        ),
-        gauge("semid_rows_per_second", gauges.get("rows_per_s"), "Rows committed per second, over the last 15 s."),
-        gauge("semid_backlog_bytes", gauges.get("bytes_left"), "Size of the files that wait."),
-        gauge("semid_generation", status.generation, "The active generation."),
-        gauge("semid_items", status.items, "Items that have a semantic ID in the active generation."),
-        gauge("semid_unique_rate", status.unique_rate, "Distinct semantic IDs per item."),
-        gauge("semid_singleton_rate", status.singleton_rate, "Share of the items that are alone under their ID."),
-        gauge("semid_largest_bucket_items", status.max_bucket, "Items under the semantic ID that has most."),
-        gauge("semid_exact_duplicate_items", status.exact_duplicates, "Items with the embedding of another item."),
-        by_layer("semid_loss", "Loss of the last training step.", metrics.loss),
-        by_layer("semid_coverage", "Share of codes in use.", {each.layer: each.coverage for each in status.layers}),
-        by_layer("semid_dead_codes", "Codes not in use.", {each.layer: each.dead_codes for each in status.layers}),
-        by_layer(
-            "semid_perplexity",
-            "Exponential of the entropy of code use.",
-            {each.layer: each.perplexity for each in status.layers},
-        ),
-        drift("drift_error_ratio", "Error of recent rows per error of the training rows."),
-        drift("drift_js", "Jensen-Shannon divergence in bits of recent rows' code use from the training rows'."),
-        drift("drift_tail_share", "Share of recent rows whose error is beyond the training rows' 99th percentile."),
-        drift("drift_dead_alive", "Codes that no training row used and recent rows do."),
-        drift("drift_collision_rate", "Share of recent rows whose semantic ID was taken."),
-        gauge("semid_process_resident_bytes", gauges.get("process_rss_bytes"), "The daemon's memory."),
-        gauge("semid_state_free_bytes", gauges.get("disk_free_bytes"), "Space left beside the database."),
-        gauge("semid_gpu_percent", gauges.get("gpu_percent"), "How busy the GPU is."),
-        gauge("semid_gpu_memory_used_bytes", gauges.get("gpu_memory_used_bytes"), "The GPU's memory in use."),
+        _gauge("semid_heartbeat_timestamp_seconds", alive, "When the daemon last said that it lives."),
+        Family("semid_files", "gauge", "Files by state.", files),
+        Family("semid_rows_total", "counter", "Rows committed, by what became of them.", rows),
+        _gauge("semid_rows_per_second", gauges.get("rows_per_s"), "Rows committed per second, over the last 15 s."),
+        _gauge("semid_backlog_bytes", gauges.get("bytes_left"), "Size of the files that wait."),
+        _gauge("semid_process_resident_bytes", gauges.get("process_rss_bytes"), "The daemon's memory."),
+        _gauge("semid_state_free_bytes", gauges.get("disk_free_bytes"), "Space left beside the database."),
+        _gauge("semid_gpu_percent", gauges.get("gpu_percent"), "How busy the GPU is."),
+        _gauge("semid_gpu_memory_used_bytes", gauges.get("gpu_memory_used_bytes"), "The GPU's memory in use."),
     ]
+
+
+def _of_the_catalogue(status: Status, metrics: Metrics) -> list[Family]:
+    coverage = {layer.layer: layer.coverage for layer in status.layers}
+    dead_codes = {layer.layer: layer.dead_codes for layer in status.layers}
+    perplexity = {layer.layer: layer.perplexity for layer in status.layers}
+    return [
+        _gauge("semid_generation", status.generation, "The active generation."),
+        _gauge("semid_items", status.items, "Items that have a semantic ID in the active generation."),
+        _gauge("semid_unique_rate", status.unique_rate, "Distinct semantic IDs per item."),
+        _gauge("semid_singleton_rate", status.singleton_rate, "Share of the items that are alone under their ID."),
+        _gauge("semid_largest_bucket_items", status.max_bucket, "Items under the semantic ID that has most."),
+        _gauge("semid_exact_duplicate_items", status.exact_duplicates, "Items with the embedding of another item."),
+        _by_layer("semid_loss", "Loss of the last training step.", metrics.loss),
+        _by_layer("semid_coverage", "Share of codes in use.", coverage),
+        _by_layer("semid_dead_codes", "Codes not in use.", dead_codes),
+        _by_layer("semid_perplexity", "Exponential of the entropy of code use.", perplexity),
+    ]
+
+
+def _of_drift(metrics: Metrics) -> list[Family]:
+    texts = {
+        "drift_error_ratio": "Error of recent rows per error of the training rows.",
+        "drift_js": "Jensen-Shannon divergence in bits of recent rows' code use from the training rows'.",
+        "drift_tail_share": "Share of recent rows whose error is beyond the training rows' 99th percentile.",
+        "drift_dead_alive": "Codes that no training row used and recent rows do.",
+        "drift_collision_rate": "Share of recent rows whose semantic ID was taken.",
+    }
+    samples: dict[str, list[Sample]] = {name: [] for name in texts}
+    for (name, layer), value in metrics.drift.items():
+        if name in samples:
+            samples[name].append(({} if layer is None else {"layer": str(layer)}, value))
+    return [Family(f"semid_{name}", "gauge", text, samples[name]) for name, text in texts.items()]
+
+
+def _gauge(name: str, value: Gauge, text: str) -> Family:
+    return Family(name, "gauge", text, [] if value is None or isinstance(value, str) else [({}, value)])
+
+
+def _by_layer(name: str, text: str, values: Mapping[int, float]) -> Family:
+    return Family(name, "gauge", text, [({"layer": str(layer)}, value) for layer, value in values.items()])
 
 
 class MetricsFile:

@@ -49,11 +49,11 @@ class Lock:
     def check(self) -> None:
         """Raises StateLockedError when the file was removed or replaced: another daemon could lock the new one."""
         try:
-            there = os.stat(self._path)
+            found = os.stat(self._path)
         except FileNotFoundError:
-            there = None
+            found = None
         ours = os.fstat(self._descriptor)
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+        if found is None or (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
             raise StateLockedError(
                 f"{self._path}: was removed or replaced while this daemon held it; start again,"
                 " and leave the state directory to the daemon"

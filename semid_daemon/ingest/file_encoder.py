@@ -121,7 +121,7 @@ class FileEncoder:
             raise
 
     def _commit_chunk(self, run: _Run, chunk: EncodedChunk) -> int:
-        """Commit a chunk; how many rows were read for it. Before, it is made sure that the file is still the same."""
+        """Commit a chunk, provided that the file is still the one that was hashed. Returns how many rows were read."""
         batch, codes_NL, timing = chunk.batch, chunk.codes_NL, self._stages.timing
         assert codes_NL is not None
         with timing.timed("commit"):

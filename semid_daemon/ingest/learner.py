@@ -148,8 +148,10 @@ class Learner:
     ) -> tuple[GenerationState, CandidateUpdate]:
         number = state.generation.number
         most = max(_FEWEST_MEASURED, _MEASURED_VALUES // rows_ND.shape[1])
-        some = slice(None, None, -(-len(rows_ND) // most))
-        errors_N = quantization_errors(self._encoder(number).codebooks, rows_ND[some], codes_NL[some], self._device)
+        measured = slice(None, None, -(-len(rows_ND) // most))
+        errors_N = quantization_errors(
+            self._encoder(number).codebooks, rows_ND[measured], codes_NL[measured], self._device
+        )
         assigned, collided = len(plan.rows.assign), plan.collisions
         seen = seen_rows(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
         change = go_on(state.drift, seen, state.baseline, self._thresholds)
@@ -176,7 +178,7 @@ class Learner:
         generation = state.generation
         waiting = [*state.waiting, rows_ND]
         enough = max(_FEWEST_ROWS, generation.layers * generation.codebook_size)
-        if sum(len(each) for each in waiting) < enough:
+        if sum(len(waiting_ND) for waiting_ND in waiting) < enough:
             waiting[-1] = rows_ND.copy()  # the chunk's memory is not ours
             return replace(state, waiting=waiting), replace(learned, waiting_ND=rows_ND)
         together_ND = np.concatenate(waiting) if len(waiting) > 1 else rows_ND

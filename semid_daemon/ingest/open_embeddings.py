@@ -86,10 +86,10 @@ def survey(
     return PendingFile(pending.file, store.files.get(pending.ledger.id))
 
 
-def rows_of(pending: list[PendingFile], settings: Ingest) -> Iterator[EmbeddingBatch]:
+def rows_of(files: list[PendingFile], settings: Ingest) -> Iterator[EmbeddingBatch]:
     """All usable rows of several files, in order."""
-    for each in pending:
-        with open_embeddings(each.file) as (opened, source):
+    for pending in files:
+        with open_embeddings(pending.file) as (opened, source):
             for batch in source.batches(rows_at_once(settings, source.dim)):
                 yield usable(batch, settings)
             opened.check_unchanged()

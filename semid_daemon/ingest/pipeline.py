@@ -1,6 +1,6 @@
 """Stages that overlap: each runs in a thread of its own, a few chunks ahead of the next, in order.
 
-    for each in prefetch(map(encode, prefetch(read()))): commit(each)
+    for chunk in prefetch(map(encode, prefetch(read(), "read")), "encode"): commit(chunk)
 
 reads, encodes and commits three chunks at a time. What a stage raises comes out at the end, in its turn.
 """

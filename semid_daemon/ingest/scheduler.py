@@ -22,7 +22,7 @@ class FileScheduler:
 
     def choose(self, pending: Collection[int]) -> int | None:
         """The pending file whose turn it is; `pending` holds ledger IDs in the order in which they came."""
-        for file_id in [each for each in self._jobs if each not in pending]:
+        for file_id in [known for known in self._jobs if known not in pending]:
             self.forget(file_id)
         new = self.next_new(pending)
         suspended = next(iter(self._jobs), None)
@@ -35,7 +35,7 @@ class FileScheduler:
 
     def next_new(self, pending: Collection[int]) -> int | None:
         """The first of the files that wait that was not begun yet."""
-        return next((each for each in pending if each not in self._jobs), None)
+        return next((file_id for file_id in pending if file_id not in self._jobs), None)
 
     def resume(self, file_id: int) -> Job | None:
         """The job of a suspended file, if it is still open."""
@@ -44,10 +44,10 @@ class FileScheduler:
     def suspend(self, file_id: int, job: Job) -> None:
         """The file's turn is over before its rows are."""
         self._jobs[file_id] = job
-        still_open = [each for each, kept in self._jobs.items() if kept is not None]
-        for each in still_open[:-MOST_OPEN]:
-            self._close(each)
-            self._jobs[each] = None
+        still_open = [known for known, kept in self._jobs.items() if kept is not None]
+        for longest_open in still_open[:-MOST_OPEN]:
+            self._close(longest_open)
+            self._jobs[longest_open] = None
 
     def forget(self, file_id: int) -> None:
         """The file waits no more."""

@@ -40,7 +40,7 @@ class EventLog:
         self._write()
 
     def write_heartbeat(self, state: str, detail: str = "") -> bool:
-        """The daemon lives: written when its state changes, and once a second otherwise. Whether it was written."""
+        """Write that the daemon lives: when its state changes, and once a second. Returns whether that was due."""
         now = self._now()
         due = state != self._state or now - self._beat_at >= _HEARTBEAT_S
         if due:
@@ -53,7 +53,7 @@ class EventLog:
         if now - self._gauged_at < _HEARTBEAT_S and state != "stopped":
             return {}
         self._gauged_at = now
-        self.figures = {name: figure for each in self.gauges for name, figure in each().items()}
+        self.figures = {name: figure for gauges in self.gauges for name, figure in gauges().items()}
         return self.figures
 
     def _write(self) -> None:

@@ -57,7 +57,7 @@ class Gpu:
         """The device that CUDA counts as `index`; None where NVML does not know it."""
         import pynvml
 
-        visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+        visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
         name = visible[index] if index < len(visible) else str(index)
         try:
             pynvml.nvmlInit()

@@ -29,10 +29,10 @@ def form_of_log(*, as_json: bool = False, environment: Mapping[str, str] = os.en
     if sys.stderr.isatty():
         return "terminal"
     try:
-        there = os.fstat(sys.stderr.fileno())
+        stream = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
         return "plain"
-    return "journal" if environment.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}" else "plain"
+    return "journal" if environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}" else "plain"
 
 
 class LineFormatter(logging.Formatter):
