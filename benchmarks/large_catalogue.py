@@ -120,13 +120,13 @@ def main() -> None:
             prefixes = [f"{chance.randrange(200)}-{chance.randrange(200)}" for _ in range(200)]
 
             def lookup(number: int) -> None:
-                read("SELECT semantic_id, suffix FROM semantic_ids WHERE item_id = ?", (some[number],))
+                read("SELECT semantic_id, suffix FROM semantic_ids WHERE item_id = ?", some[number])
 
             def search(number: int) -> None:
-                read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefixes[number]}-*",))
+                read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", f"{prefixes[number]}-*")
 
             found = sum(
-                len(read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", (f"{prefix}-*",)))
+                len(read("SELECT item_id FROM semantic_ids WHERE semantic_id GLOB ?", f"{prefix}-*"))
                 for prefix in prefixes
             )
             lines = [

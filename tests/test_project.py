@@ -73,18 +73,5 @@ def test_light_things_stay_light(code: str, also: set[str], tmp_path: Path):
     assert not loaded & (HEAVY | also)
 
 
-def test_torch_is_only_in_the_quantizer():
-    users = {
-        str(path.relative_to(ROOT / "semid_daemon"))
-        for path in (ROOT / "semid_daemon").rglob("*.py")
-        if any(
-            line.split("#")[0].strip().startswith(("import torch", "from torch"))
-            for line in path.read_text().splitlines()
-        )
-    }
-    assert users
-    assert all(user.startswith("quantizer/") for user in users), users
-
-
 def test_versions_of_torch_are_bounded():
     assert '"torch>=2.10,<2.14"' in (ROOT / "pyproject.toml").read_text()

@@ -14,6 +14,7 @@ from semid_daemon.generations.steps import Steps
 from semid_daemon.quantizer import Encoder, neighbours, quantization_errors, shared_prefixes
 from semid_daemon.quantizer.device_faults import encode_rows
 from semid_daemon.runtime.context import WorkContext
+from semid_daemon.store.comparison import Churn
 from semid_daemon.store.write.store import Store
 from semid_daemon.store.write.telemetry import Metric
 
@@ -57,11 +58,8 @@ class Evaluation:
 
     def compare(self, old: int, new: int) -> Steps:
         """Measure two generations on the same rows, and record how they compare."""
-        values: Values = {
-            (name, layer): [value, None] for name, layer, value in self._store.comparisons.catalogue_metrics(old)
-        }
-        for name, layer, value in self._store.comparisons.catalogue_metrics(new):
-            values.setdefault((name, layer), [None, None])[1] = value
+        before, after = (self._store.comparisons.catalogue_metrics(number) for number in (old, new))
+        values: Values = {key: [before.get(key), after.get(key)] for key in before | after}
         values |= yield from self._churn(old, new)
         qualities = yield from self._qualities([old, new])
         for side, metrics in enumerate(qualities):
@@ -73,23 +71,14 @@ class Evaluation:
 
     def _churn(self, old: int, new: int) -> Generator[None, None, Values]:
         """Share of items that change their code, by layer, and their whole semantic ID (layer None)."""
-        items, moved, after = 0, np.zeros(0, np.int64), ""
-        whole = 0
-        while True:
-            pairs, last = self._store.items.semantic_id_pairs(old, new, _CHURN_ROWS, after)
-            if pairs:
-                befores, nows = ([semantic_id.split("-") for semantic_id in side] for side in zip(*pairs, strict=True))
-                common = min(len(befores[0]), len(nows[0]))
-                differ_NL = np.array([row[:common] for row in befores]) != np.array([row[:common] for row in nows])
-                moved = differ_NL.sum(axis=0) + (moved if moved.size else 0)
-                whole += sum(before != now for before, now in pairs)
-                items += len(pairs)
-            if last is None:
-                break
-            after = last
+        churn, item_id = Churn(), ""
+        while moves := self._store.comparisons.moves_after(old, new, _CHURN_ROWS, item_id):
+            churn.add(moves)
+            item_id = moves[-1].item_id
             yield
-        shares: Values = {("churn", layer): [None, float(count) / max(items, 1)] for layer, count in enumerate(moved)}
-        return shares | {("churn", None): [None, whole / max(items, 1)]}
+        items = max(churn.items, 1)
+        shares: Values = {("churn", layer): [None, moved / items] for layer, moved in enumerate(churn.moved_by_layer)}
+        return shares | {("churn", None): [None, churn.moved / items]}
 
     def _qualities(self, numbers: list[int]) -> Generator[None, None, list[list[Metric]]]:
         """Error and neighbour recall of generations on the same rows; nothing where the rows are too few."""

@@ -1,16 +1,20 @@
 """How two generations compare: the items that both have, and the metrics of each. Standard library only.
 
-The daemon, which writes, and the commands, which read, ask the same: every function takes what runs a query on their
-connection, as (SQL, values) -> rows.
+The daemon asks this on the connection that writes, the commands on one that only reads: every function takes what
+runs a query there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-Query = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
+
+class Query(Protocol):
+    """Runs one query with its values and returns all rows."""
+
+    def __call__(self, sql: str, /, *values: Any) -> list[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ def moves_after(query: Query, old: int, new: int, most: int, item_id: str = "") 
         "SELECT a.item_id, a.semantic_id, b.semantic_id FROM _items a JOIN _items b"
         " ON b.item_id = a.item_id AND b.generation = ?"
         " WHERE a.item_id > ? AND a.generation = ? ORDER BY a.item_id LIMIT ?",
-        (new, item_id, old, most),
+        new,
+        item_id,
+        old,
+        most,
     )
     return [Move(*row) for row in rows]
 
@@ -56,7 +63,7 @@ def moves_after(query: Query, old: int, new: int, most: int, item_id: str = "") 
 def generation_metrics(query: Query, generation: int) -> dict[tuple[str, int | None], float]:
     """Metrics of a generation's items as they are now, by name and layer (None: of the whole)."""
     ((items, distinct, singletons, max_bucket),) = query(
-        "SELECT items, distinct_ids, singletons, max_bucket FROM _generations WHERE generation = ?", (generation,)
+        "SELECT items, distinct_ids, singletons, max_bucket FROM _generations WHERE generation = ?", generation
     )
     metrics: dict[tuple[str, int | None], float] = {
         ("items", None): items,
@@ -65,7 +72,7 @@ def generation_metrics(query: Query, generation: int) -> dict[tuple[str, int | N
         ("max_bucket", None): max_bucket,
     }
     for layer, dead_codes, perplexity in query(
-        "SELECT layer, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer", (generation,)
+        "SELECT layer, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer", generation
     ):
         metrics["perplexity", layer] = perplexity
         metrics["dead_codes", layer] = dead_codes

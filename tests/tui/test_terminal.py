@@ -152,6 +152,15 @@ def test_once_and_json(recorded: Config):
     assert data["files"] == {"pending": 3, "loading": 1, "done": 2, "rejected": 2, "deferred": 1}
     assert data["gauges"]["rows_per_s"] == 48_100
     assert data["layers"][1]["dead_codes"] == 6
+    status = subprocess.run(
+        [sys.executable, "-m", "semid_daemon", "status", "--json", "-c", config], capture_output=True, timeout=60
+    )
+    same = json.loads(status.stdout)
+    assert same.keys() == data.keys()
+    ages = {"liveness", "heartbeat_age_s"}  # go on between the two commands
+    assert {name: value for name, value in same.items() if name not in ages} == {
+        name: value for name, value in data.items() if name not in ages
+    }
 
 
 def test_without_a_database_without_a_terminal(tmp_path: Path):

@@ -81,7 +81,7 @@ class ComparisonQueries:
         values: dict[tuple[str, int | None], dict[int, float]] = {}
         for number in (old, new):
             for name, layer, value in self._connection.rows(
-                "SELECT name, layer, value FROM _metrics WHERE run = ? ORDER BY id", (f"quality-{number}",)
+                "SELECT name, layer, value FROM _metrics WHERE run = ? ORDER BY id", f"quality-{number}"
             ):
                 values.setdefault((name, layer), {})[number] = value
         return [Difference(*key, sides.get(old), sides.get(new)) for key, sides in values.items()]

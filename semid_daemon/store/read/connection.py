@@ -182,17 +182,17 @@ class ReadConnection:
         """A number that changes with every commit of another connection."""
         return int(self.row("PRAGMA data_version")[0])
 
-    def rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[Row]:
+    def rows(self, sql: str, *values: Any) -> list[Row]:
         """All rows of a query."""
         with read_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
-    def row(self, sql: str, values: tuple[Any, ...] = ()) -> Row:
+    def row(self, sql: str, *values: Any) -> Row:
         """The only row of a query that always has one."""
-        (row,) = self.rows(sql, values)
+        (row,) = self.rows(sql, *values)
         return row
 
-    def first(self, sql: str, values: tuple[Any, ...] = ()) -> Row | None:
+    def first(self, sql: str, *values: Any) -> Row | None:
         """The first row of a query, or None."""
         with read_errors(self.path):
             cursor = self._connection.execute(sql, values)
@@ -200,7 +200,7 @@ class ReadConnection:
             cursor.close()
             return row
 
-    def iterate(self, sql: str, values: tuple[Any, ...] = (), fetched: int = _FETCHED_ROWS) -> Iterator[list[Row]]:
+    def iterate(self, sql: str, *values: Any, fetched: int = _FETCHED_ROWS) -> Iterator[list[Row]]:
         """The rows of a query in lists of `fetched`. Holds one snapshot until the last row has been read."""
         with read_errors(self.path):
             cursor = self._connection.execute(sql, values)

@@ -100,14 +100,14 @@ class Catalogue:
         if selection == Selection():
             return self.published.items
         condition, values = self._condition(selection)
-        return int(self._connection.row(f"SELECT count(*) FROM all_semantic_ids i WHERE {condition}", values)[0])
+        return int(self._connection.row(f"SELECT count(*) FROM all_semantic_ids i WHERE {condition}", *values)[0])
 
     def ids_are_integers(self) -> bool:
         """Whether every item ID of the generation is a number as Python prints it, fit for int64."""
         (integers,) = self._connection.row(
             "SELECT NOT EXISTS (SELECT 1 FROM all_semantic_ids WHERE generation = ? AND"
             " (item_id GLOB '*[^0-9]*' OR item_id GLOB '0?*' OR length(item_id) > 18))",
-            (self.published.generation,),
+            self.published.generation,
         )
         return self.published.items > 0 and bool(integers)
 
@@ -125,7 +125,7 @@ class Catalogue:
             f" WHERE {condition} ORDER BY {_ORDERS[order]}"
         )
         first_row = 0
-        for rows in self._connection.iterate(sql, values, fetched=_CHUNK_ROWS):
+        for rows in self._connection.iterate(sql, *values, fetched=_CHUNK_ROWS):
             item_ids, semantic_ids, suffixes, assigned_at, bucket_sizes = zip(*rows, strict=True)
             yield Items(
                 first_row=first_row,

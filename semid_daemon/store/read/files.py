@@ -77,7 +77,7 @@ class FileQueries:
         columns, descending = FILE_ORDERS[order]
         conditions, values = [], []
         if status:
-            (few,) = self._connection.row("SELECT files <= ? FROM _file_counts WHERE status = ?", (_FEW_FILES, status))
+            (few,) = self._connection.row("SELECT files <= ? FROM _file_counts WHERE status = ?", _FEW_FILES, status)
             if few and order == "newest":
                 columns = ("f.id", "s.id")
             conditions.append("f.status = ?" if few else "+f.status = ?")
@@ -94,7 +94,9 @@ class FileQueries:
                 f"SELECT {key}, {_FILE_COLUMNS} FROM _sightings s JOIN _files f ON f.id = s.file_id"
                 + (f" WHERE {' AND '.join(where)}" if where else "")
                 + f" ORDER BY {', '.join(f'{column} {direction}' for column in columns)} LIMIT ?",
-                (*values, *(around or () if beyond else ()), most),
+                *values,
+                *(around or () if beyond else ()),
+                most,
             )
             return [FileRow(row[: len(columns)], *row[len(columns) :]) for row in found]
 
@@ -112,7 +114,7 @@ class FileQueries:
         sql = "SELECT count(*) FROM _sightings"
         if conditions:
             sql += f" s JOIN _files f ON f.id = s.file_id WHERE {' AND '.join(conditions)}"
-        return int(self._connection.rows(sql, tuple(values))[0][0])
+        return int(self._connection.row(sql, *values)[0])
 
     def retriable_names(self, status: str, text: str, most: int = 5_000) -> tuple[str, ...]:
         """Names of the rejected and deferred files among those of a status ("" for all) and with a text."""

@@ -119,7 +119,7 @@ class GenerationQueries:
         """How well the codes of each layer are used."""
         rows = self._connection.rows(
             "SELECT layer, coverage, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer",
-            (generation,),
+            generation,
         )
         return tuple(LayerHealth(*row) for row in rows)
 
@@ -139,7 +139,7 @@ class GenerationQueries:
             generations = tuple(reversed(self.generations()))
             active = next((row for row in generations if row.status == "active"), None)
             candidate = active and self._connection.first(
-                "SELECT steps, rows FROM _candidates WHERE generation = ?", (active.generation,)
+                "SELECT steps, rows FROM _candidates WHERE generation = ?", active.generation
             )
             return GenerationsSnapshot(
                 generations=generations,
@@ -156,7 +156,10 @@ class GenerationQueries:
         for name, layer in wanted:
             rows = self._connection.rows(
                 "SELECT value FROM _metrics WHERE run = ? AND name = ? AND layer IS ? ORDER BY step DESC LIMIT ?",
-                (f"drift-{generation.generation}", name, layer, most),
+                f"drift-{generation.generation}",
+                name,
+                layer,
+                most,
             )
             if rows:
                 found[name, layer] = tuple(value for (value,) in reversed(rows))

@@ -82,10 +82,10 @@ class LossQueries:
             run = run if run in runs else (trainings or list(runs))[-1]
             layers = {}
             of_layer = "FROM _loss_rollups WHERE run = ? AND layer = ? AND span = ?"
-            found = self._connection.rows("SELECT DISTINCT layer FROM _loss_rollups WHERE run = ?", (run,))
+            found = self._connection.rows("SELECT DISTINCT layer FROM _loss_rollups WHERE run = ?", run)
             numbers = [layer for (layer,) in found]
             most = max(
-                self._connection.row(f"SELECT max(step) - min(step) + 10 {of_layer}", (run, layer, 10))[0]
+                self._connection.row(f"SELECT max(step) - min(step) + 10 {of_layer}", run, layer, 10)[0]
                 for layer in numbers
             )
             span = next((span for span in (1, 10, 100, 1000) if most <= span * _MOST_POINTS), 1000)
@@ -94,11 +94,12 @@ class LossQueries:
                     rows = self._connection.rows(
                         "SELECT step, 1, value, value, value FROM _metrics"
                         " WHERE run = ? AND name = 'loss' AND layer = ? ORDER BY step",
-                        (run, layer),
+                        run,
+                        layer,
                     )
                 else:
                     rows = self._connection.rows(
-                        f"SELECT step, steps, low, high, total / steps {of_layer} ORDER BY step", (run, layer, span)
+                        f"SELECT step, steps, low, high, total / steps {of_layer} ORDER BY step", run, layer, span
                     )
                 layers[layer] = tuple(LossPoint(*row) for row in rows)
             published = self._published_after(run, trainings, max(numbers)) if run in trainings else None
@@ -110,7 +111,8 @@ class LossQueries:
         def at(of: str, layer: int, order: str) -> str | None:
             found = self._connection.rows(
                 f"SELECT at FROM _metrics WHERE run = ? AND name = 'loss' AND layer = ? ORDER BY step {order} LIMIT 1",
-                (of, layer),
+                of,
+                layer,
             )
             return found[0][0] if found else None
 
@@ -119,6 +121,8 @@ class LossQueries:
         found = self._connection.rows(
             "SELECT min(generation) FROM _generations WHERE origin != 'candidate' AND created_at >= ?"
             " AND (? IS NULL OR created_at < ?)",
-            (at(run, last_layer, "DESC"), before, before),
+            at(run, last_layer, "DESC"),
+            before,
+            before,
         )
         return None if found[0][0] is None else int(found[0][0])

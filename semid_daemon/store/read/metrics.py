@@ -53,7 +53,8 @@ class MetricsReader:
         for layer in range(layers):
             last = self._connection.first(
                 "SELECT value FROM _metrics WHERE run = ? AND name = 'loss' AND layer IS ? ORDER BY step DESC LIMIT 1",
-                (run[0], layer),
+                run[0],
+                layer,
             )
             if last is not None:
                 loss[layer] = float(last[0])

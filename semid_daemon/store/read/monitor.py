@@ -104,14 +104,14 @@ class MonitorReader:
         with self.connection.snapshot():
             by_layer: dict[int, list[int]] = {}
             for layer, items in self.connection.rows(
-                "SELECT layer, items FROM _code_usage WHERE generation = ? ORDER BY layer, code", (generation,)
+                "SELECT layer, items FROM _code_usage WHERE generation = ? ORDER BY layer, code", generation
             ):
                 by_layer.setdefault(layer, []).append(items)
             history: dict[int, list[tuple[int, LayerHealth]]] = {layer: [] for layer in by_layer}
             for items, *health in self.connection.rows(
                 "SELECT items, layer, coverage, dead_codes, perplexity FROM _health_history"
                 " WHERE generation = ? ORDER BY items",
-                (generation,),
+                generation,
             ):
                 history[health[0]].append((items, LayerHealth(*health)))
         return Usage(generation, tuple(map(tuple, by_layer.values())), tuple(map(tuple, history.values())))
@@ -121,7 +121,11 @@ class MonitorReader:
         found = self.connection.rows(
             "SELECT id, at, level, message FROM _events WHERE (? = '' OR level = ?)"
             " AND (? = '' OR instr(lower(message), lower(?)) > 0) ORDER BY id DESC LIMIT ?",
-            (level, level, text, text, most),
+            level,
+            level,
+            text,
+            text,
+            most,
         )
         return tuple(Event(*row) for row in found)
 
@@ -130,6 +134,6 @@ class MonitorReader:
         found = self.connection.rows(
             "SELECT name, command, arguments, state, requested_at, answered_at, answer"
             " FROM _commands ORDER BY id DESC LIMIT ?",
-            (most,),
+            most,
         )
         return tuple(CommandState(*row) for row in found)

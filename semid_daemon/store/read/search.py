@@ -77,7 +77,7 @@ class SearchQueries:
             return None
         row = self._connection.first(
             "SELECT item_id, semantic_id, suffix, generation, file, assigned_at FROM semantic_ids WHERE item_id = ?",
-            (item_id,),
+            item_id,
         )
         return self._item(row) if row else None
 
@@ -88,7 +88,7 @@ class SearchQueries:
             for rows in self._connection.iterate(
                 "SELECT item_id, semantic_id, suffix, generation, file, assigned_at FROM semantic_ids"
                 f" WHERE {condition} ORDER BY semantic_id, suffix",
-                (value,),
+                value,
             ):
                 for row in rows:
                     yield self._item(row, siblings=False)
@@ -108,7 +108,7 @@ class SearchQueries:
             everywhere = self._connection.rows(
                 "SELECT i.generation, g.status, i.semantic_id, i.suffix FROM _items i"
                 " JOIN _generations g ON g.generation = i.generation WHERE i.item_id = ? ORDER BY i.generation DESC",
-                (text,),
+                text,
             )
         except UnicodeEncodeError:
             everywhere = []
@@ -119,7 +119,10 @@ class SearchQueries:
             found = self._connection.rows(
                 "SELECT item_id, semantic_id, suffix FROM _items WHERE item_id >= ? AND item_id < ? AND generation = ?"
                 " ORDER BY item_id LIMIT ?",
-                (text, text + "\U0010ffff", generation, most),
+                text,
+                text + "\U0010ffff",
+                generation,
+                most,
             )
         except UnicodeEncodeError:
             return []
@@ -131,7 +134,9 @@ class SearchQueries:
             # The second code alone: the counts of prefixes say which first codes have items with it.
             firsts = self._connection.rows(
                 "SELECT first FROM _prefix_counts WHERE id >= ? AND id < ? AND second = ? AND items > 0 ORDER BY id",
-                (prefix_key(generation), prefix_key(generation + 1), int(parts[1])),
+                prefix_key(generation),
+                prefix_key(generation + 1),
+                int(parts[1]),
             )
             found: list[Match] = []
             for (first,) in firsts:
@@ -143,7 +148,9 @@ class SearchQueries:
         rows = self._connection.rows(
             "SELECT item_id, semantic_id, suffix FROM _items"
             f" WHERE semantic_id {'GLOB' if '*' in pattern else '='} ? AND generation = ? ORDER BY semantic_id LIMIT ?",
-            (_glob(pattern), generation, most),
+            _glob(pattern),
+            generation,
+            most,
         )
         return sorted((Match(*row) for row in rows), key=lambda match: (_codes(match.semantic_id), match.suffix))
 
@@ -160,31 +167,36 @@ class SearchQueries:
         if depth >= layers:
             (count,) = self._connection.rows(
                 "SELECT count(*) FROM _items WHERE semantic_id = ? AND generation = ?",
-                (prefix, generation),
+                prefix,
+                generation,
             )[0]
             rows = self._connection.rows(
                 "SELECT item_id, 1, 1 FROM _items WHERE semantic_id = ? AND generation = ? ORDER BY suffix LIMIT ?",
-                (prefix, generation, most),
+                prefix,
+                generation,
+                most,
             )
             return tuple(Branch(item_id, 1, True) for item_id, _, _ in rows), int(count)
         if depth == 0:
             rows = self._connection.rows(
                 "SELECT code, items FROM _code_usage WHERE generation = ? AND layer = 0 AND items > 0"
                 " ORDER BY items DESC, code",
-                (generation,),
+                generation,
             )
         elif depth == 1:
             rows = self._connection.rows(
                 "SELECT second, items FROM _prefix_counts WHERE id >= ? AND id < ? AND items > 0"
                 " ORDER BY items DESC, id",
-                (prefix_key(generation, int(prefix)), prefix_key(generation, int(prefix) + 1)),
+                prefix_key(generation, int(prefix)),
+                prefix_key(generation, int(prefix) + 1),
             )
         else:
             counted: dict[int, int] = {}
             for semantic_id, items in self._connection.rows(
                 "SELECT semantic_id, count(*) FROM _items WHERE semantic_id GLOB ? AND generation = ?"
                 " GROUP BY semantic_id",
-                (f"{prefix}-*", generation),
+                f"{prefix}-*",
+                generation,
             ):
                 code = int(semantic_id.split("-")[depth])
                 counted[code] = counted.get(code, 0) + items
@@ -210,7 +222,10 @@ class SearchQueries:
         rows = self._connection.rows(
             "SELECT item_id FROM _items WHERE generation = ? AND semantic_id = ? AND item_id != ?"
             " ORDER BY suffix LIMIT ?",
-            (generation, semantic_id, item_id, MAX_SIBLINGS),
+            generation,
+            semantic_id,
+            item_id,
+            MAX_SIBLINGS,
         )
         longer = semantic_id
         while "-" in longer and len(rows) < MAX_SIBLINGS:
@@ -218,7 +233,11 @@ class SearchQueries:
             rows += self._connection.rows(
                 "SELECT item_id FROM _items WHERE generation = ? AND semantic_id GLOB ?"
                 " AND semantic_id != ? AND semantic_id NOT GLOB ? ORDER BY semantic_id, suffix LIMIT ?",
-                (generation, f"{prefix}-*", longer, f"{longer}-*", MAX_SIBLINGS - len(rows)),
+                generation,
+                f"{prefix}-*",
+                longer,
+                f"{longer}-*",
+                MAX_SIBLINGS - len(rows),
             )
             longer = prefix
         return [sibling for (sibling,) in rows]

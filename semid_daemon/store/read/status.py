@@ -124,7 +124,7 @@ class StatusQueries:
 
     def command_answer(self, name: str) -> tuple[str, str] | None:
         """State and answer of the command in a command file of this name; None while the daemon has not seen it."""
-        row = self._connection.first("SELECT state, coalesce(answer, '') FROM _commands WHERE name = ?", (name,))
+        row = self._connection.first("SELECT state, coalesce(answer, '') FROM _commands WHERE name = ?", name)
         return None if row is None else (row[0], row[1])
 
 

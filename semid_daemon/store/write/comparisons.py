@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from semid_daemon.base.clock import utc_now
+from semid_daemon.store.comparison import Move, generation_metrics, moves_after
 from semid_daemon.store.write.chunks import Chunks
 from semid_daemon.store.write.database import Database
 from semid_daemon.store.write.telemetry import Metric, Telemetry
@@ -43,19 +44,10 @@ class Comparisons:
         run = f"quality-{generation}"
         return bool(self._database.read_one("SELECT EXISTS (SELECT 1 FROM _metrics WHERE run = ?)", run)[0])
 
-    def catalogue_metrics(self, generation: int) -> list[tuple[str, int | None, float]]:
-        """Metrics of a generation's whole catalogue, as (name, layer, value)."""
-        items, distinct, singletons, max_bucket = self._database.read_one(
-            "SELECT items, distinct_ids, singletons, max_bucket FROM _generations WHERE generation = ?", generation
-        )
-        metrics: list[tuple[str, int | None, float]] = [
-            ("items", None, items),
-            ("unique_rate", None, distinct / max(items, 1)),
-            ("singleton_rate", None, singletons / max(items, 1)),
-            ("max_bucket", None, max_bucket),
-        ]
-        for layer, dead_codes, perplexity in self._database.read(
-            "SELECT layer, dead_codes, perplexity FROM _layer_health WHERE generation = ? ORDER BY layer", generation
-        ):
-            metrics += [("perplexity", layer, perplexity), ("dead_codes", layer, dead_codes)]
-        return metrics
+    def catalogue_metrics(self, generation: int) -> dict[tuple[str, int | None], float]:
+        """Metrics of a generation's whole catalogue, by name and layer."""
+        return generation_metrics(self._database.read, generation)
+
+    def moves_after(self, old: int, new: int, most: int, item_id: str = "") -> list[Move]:
+        """The next `most` items after `item_id` that both generations have, in the order of item IDs."""
+        return moves_after(self._database.read, old, new, most, item_id)

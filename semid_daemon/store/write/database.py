@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from semid_daemon.base.errors import MachineError, StoreError
 from semid_daemon.base.failpoints import failpoint
+from semid_daemon.store.read.connection import connect_readonly
 from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION
 from semid_daemon.store.write.bulk import select_rows
 from semid_daemon.store.write.upgrade import Alive, upgrade
@@ -135,12 +136,10 @@ class Database:
 
         A user who may only read needs these files. The last connection to close removes them unless it only reads.
         """
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, StoreError):
             self.connection.execute("PRAGMA busy_timeout = 0")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with contextlib.closing(
-                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            ) as reader:
+            with contextlib.closing(connect_readonly(self.path, any_version=True)) as reader:
                 reader.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
                 self.connection.close()
         self.connection.close()

@@ -6,20 +6,10 @@ codes = unused ones, perplexity = exp(entropy in nats) of the code use, between 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-
-@dataclass(frozen=True, slots=True)
-class LayerHealth:
-    """How well one layer's K codes are used."""
-
-    layer: int
-    coverage: float
-    dead_codes: int
-    perplexity: float
+from semid_daemon.store.records import LayerHealth
 
 
 def layer_health(usage_LK: npt.NDArray[np.int64]) -> list[LayerHealth]:

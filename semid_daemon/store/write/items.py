@@ -267,21 +267,3 @@ class Items:
                 "SELECT EXISTS (SELECT 1 FROM _items WHERE generation = ? AND chunk_id = ?)", generation, chunk_id
             )[0]
         )
-
-    def semantic_id_pairs(
-        self, old: int, new: int, most: int, after: str = ""
-    ) -> tuple[list[tuple[str, str]], str | None]:
-        """Both semantic IDs of the next `most` items that two generations share.
-
-        Also returns the item ID to go on after, None at the end.
-        """
-        rows = self._database.read(
-            "SELECT a.item_id, a.semantic_id, b.semantic_id FROM _items a JOIN _items b"
-            " ON b.item_id = a.item_id AND b.generation = ?"
-            " WHERE a.item_id > ? AND a.generation = ? ORDER BY a.item_id LIMIT ?",
-            new,
-            after,
-            old,
-            most,
-        )
-        return [(before, now) for _, before, now in rows], rows[-1][0] if len(rows) == most else None
