@@ -12,48 +12,47 @@ import numpy.typing as npt
 
 from semid_daemon.base.types import Baseline, CodeArray, CountArray, FloatArray
 
-FEWEST_ROWS = 256  # of which something can be said: smaller chunks are put together
-_NEEDED_SHARE = 0.25  # of the window, before it says anything
+FEWEST_ROWS = 256  # that drift is measured on: smaller chunks are added up
+_NEEDED_SHARE = 0.25  # of the window that must be filled before it can raise the alarm
 _RELIEF = 0.8  # an alarm ends below this share of the excess that began it
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """New rows added up, each with its weight: `rows`, `squares` of weights, `errors`, rows in the `tail`, and so on.
+class RowStatistics:
+    """Weighted sums over new rows."""
 
-    `counts_LK` is how often each code was the nearest; `assigned` the items that were new, `collided` those of them
-    that share their semantic ID with an earlier one.
-    """
+    rows: float  # sum of the weights
+    squares: float  # sum of the squared weights
+    errors: float  # sum of the quantization errors
+    tail: float  # rows whose error is above the 99th percentile of the training rows
+    assigned: float  # items that were new
+    collided: float  # those of them that share their semantic ID with an earlier item
+    counts_LK: CountArray  # rows by nearest code
 
-    rows: float
-    squares: float
-    errors: float
-    tail: float
-    assigned: float
-    collided: float
-    counts_LK: CountArray
+    def __add__(self, other: RowStatistics) -> RowStatistics:
+        return RowStatistics(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
-
-    def faded(self, weight: float) -> Seen:
-        """The same rows with their weights multiplied."""
-        faded = Seen(*(getattr(self, name) * weight for name in _FIELDS))
-        return replace(faded, squares=self.squares * weight**2)
+    def weighted(self, weight: float) -> RowStatistics:
+        """The same rows with their weights multiplied by `weight`."""
+        scaled = RowStatistics(*(getattr(self, name) * weight for name in _FIELDS))
+        return replace(scaled, squares=self.squares * weight**2)
 
 
 _FIELDS = ("rows", "squares", "errors", "tail", "assigned", "collided", "counts_LK")
 
 
-def nothing_seen(layers: int, codebook_size: int) -> Seen:
-    return Seen(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros((layers, codebook_size)))
+def no_rows(layers: int, codebook_size: int) -> RowStatistics:
+    """The statistics of no rows at all."""
+    return RowStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.zeros((layers, codebook_size)))
 
 
-def seen_rows(errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int) -> Seen:
-    """What a chunk's new rows come to. `errors_S` are the errors of all of them, or of a sample."""
+def chunk_statistics(
+    errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int
+) -> RowStatistics:
+    """The statistics of a chunk's new rows (codes N×L, N > 0); `errors_S` are the errors of all or of a sample."""
     codebook_size = baseline.counts_LK.shape[1]
     rows = float(len(codes_NL))
-    return Seen(
+    return RowStatistics(
         rows=rows,
         squares=rows,
         errors=float(errors_S.mean(dtype=np.float64)) * rows,
@@ -66,28 +65,32 @@ def seen_rows(errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far rows are from the training rows. `js_L`: see `divergence`; `woken_L`: codes used that no row trained."""
+    """How far rows are from the training rows.
+
+    `error_ratio` is their mean error over that of the training rows, `divergence_L` the `divergence` of code use by
+    layer, `newly_used_L` how many codes they use that stand for no training row.
+    """
 
     error_ratio: float
     tail_share: float
     collision_rate: float
-    js_L: list[float]
-    woken_L: list[int]
+    divergence_L: list[float]
+    newly_used_L: list[int]
 
 
-def drift_of(seen: Seen, baseline: Baseline) -> Drift:
+def drift_of(sums: RowStatistics, baseline: Baseline) -> Drift:
     """The drift of at least one row."""
-    # Weighted rows tell as much as this many of weight 1 (Kish 1965).
-    effective = seen.rows**2 / seen.squares
+    # The effective sample size of weighted rows (Kish 1965).
+    effective = sums.rows**2 / sums.squares
     return Drift(
-        error_ratio=seen.errors / seen.rows / max(baseline.error, 1e-30),
-        tail_share=seen.tail / seen.rows,
-        collision_rate=seen.collided / seen.assigned if seen.assigned else 0.0,
-        js_L=[
+        error_ratio=sums.errors / sums.rows / max(baseline.error, 1e-30),
+        tail_share=sums.tail / sums.rows,
+        collision_rate=sums.collided / sums.assigned if sums.assigned else 0.0,
+        divergence_L=[
             divergence(counts_K, trained_K, effective)
-            for counts_K, trained_K in zip(seen.counts_LK, baseline.counts_LK, strict=True)
+            for counts_K, trained_K in zip(sums.counts_LK, baseline.counts_LK, strict=True)
         ],
-        woken_L=[int(count) for count in ((seen.counts_LK > 0) & (baseline.counts_LK == 0)).sum(axis=1)],
+        newly_used_L=[int(count) for count in ((sums.counts_LK > 0) & (baseline.counts_LK == 0)).sum(axis=1)],
     )
 
 
@@ -124,8 +127,8 @@ def _relative_entropy(p_K: npt.NDArray[np.float64], q_K: npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When a refresh is recommended: the window's error ratio over `expected_ratio`, or its divergence in any layer,
-    is above these.
+    """A refresh is recommended when the window's error ratio over `expected_ratio`, or its divergence in any layer, is
+    above these. The window holds about `window_rows` recent rows.
     """
 
     error_ratio: float
@@ -135,16 +138,16 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class DriftState:
-    """What is committed with every chunk: rows not reported yet, the recent past, and whether it gave the alarm."""
+    """What is committed with every chunk: unreported rows, the window of recent rows, whether the alarm is on."""
 
-    pending: Seen
-    window: Seen
+    pending: RowStatistics
+    window: RowStatistics
     alarm: bool
 
     def to_bytes(self) -> bytes:
         parts: list[npt.ArrayLike] = [[float(self.alarm)]]
-        for seen in (self.pending, self.window):
-            parts += [[getattr(seen, name) for name in _FIELDS[:-1]], seen.counts_LK.ravel()]
+        for sums in (self.pending, self.window):
+            parts += [[getattr(sums, name) for name in _FIELDS[:-1]], sums.counts_LK.ravel()]
         return np.concatenate(parts).astype("<f8").tobytes()
 
     @staticmethod
@@ -153,7 +156,7 @@ class DriftState:
         halves = values[1:].reshape(2, -1)
         few = len(_FIELDS) - 1
         pending, window = (
-            Seen(
+            RowStatistics(
                 **dict(zip(_FIELDS, half[:few].tolist(), strict=False)),
                 counts_LK=half[few:].reshape(layers, codebook_size).copy(),
             )
@@ -163,9 +166,11 @@ class DriftState:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A state after further rows. `latest` and `recent`: the drift of the latest rows and of the window, when there
-    are enough of them to say something. `alarm` is True when it was raised just now, False when it ended.
+class DriftUpdate:
+    """The state after further rows.
+
+    `latest` and `recent` are the drift of the latest rows and of the window, None while there are too few rows.
+    `alarm` is True when the alarm was just raised, False when it just ended, else None.
     """
 
     state: DriftState
@@ -174,19 +179,19 @@ class Change:
     alarm: bool | None
 
 
-def go_on(state: DriftState, seen: Seen, baseline: Baseline, thresholds: Thresholds) -> Change:
-    """Add new rows. In the window the weight of a row halves with every `window_rows` that follow."""
-    window = state.window.faded(0.5 ** (seen.rows / thresholds.window_rows)) + seen
-    pending = state.pending + seen
+def update_drift(state: DriftState, new: RowStatistics, baseline: Baseline, thresholds: Thresholds) -> DriftUpdate:
+    """Add the new rows of a chunk. In the window the weight of a row halves with every `window_rows` that follow."""
+    window = state.window.weighted(0.5 ** (new.rows / thresholds.window_rows)) + new
+    pending = state.pending + new
     if pending.rows < FEWEST_ROWS:
-        return Change(DriftState(pending, window, state.alarm), None, None, None)
+        return DriftUpdate(DriftState(pending, window, state.alarm), None, None, None)
     recent = drift_of(window, baseline)
     alarm = state.alarm
     if window.rows >= _NEEDED_SHARE * thresholds.window_rows:
         relief = _RELIEF if state.alarm else 1.0
         alarm = (
             recent.error_ratio / expected_ratio(baseline) > 1 + (thresholds.error_ratio - 1) * relief
-            or max(recent.js_L) > thresholds.js * relief
+            or max(recent.divergence_L) > thresholds.js * relief
         )
-    following = DriftState(nothing_seen(*baseline.counts_LK.shape), window, alarm)
-    return Change(following, drift_of(pending, baseline), recent, None if alarm == state.alarm else alarm)
+    following = DriftState(no_rows(*baseline.counts_LK.shape), window, alarm)
+    return DriftUpdate(following, drift_of(pending, baseline), recent, None if alarm == state.alarm else alarm)

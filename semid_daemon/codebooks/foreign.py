@@ -1,4 +1,4 @@
-"""Codebooks of other programs, where semid's encoding with them is the same function."""
+"""Codebooks of other programs, accepted where semid encodes with them exactly as the program does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_LAYERS, _MOST_CODES = 16, 65_536  # what the configuration allows as well
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Codebooks and the program whose they were."""
+    """Imported codebooks and the program that wrote them."""
 
     codebooks: Codebooks
     program: str

@@ -22,15 +22,17 @@ from semid_daemon.base.types import FloatArray, SpoolRecord
 
 _HEAD = struct.Struct("<8s16sIIIB3x")  # magic, digest of the rest, rows, values per row, bytes of item IDs, bytes each
 _MAGIC = b"semidsp1"
-_SEGMENT_BYTES = 256 << 20
+SEGMENT_BYTES = 256 << 20
 _SMALLEST = 2.0**-10  # of a row's largest value: below it float16 loses too many bits
 
 
 class Spool:
-    """Appends and reads records in a directory. It begins behind the last committed one."""
+    """Appends and reads records in a directory, from behind the last committed one on."""
 
-    def __init__(self, directory: Path, end: SpoolRecord | None) -> None:
+    def __init__(self, directory: Path, end: SpoolRecord | None, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """`end` is the last committed record; a new file is begun once one has `segment_bytes`."""
         self._directory = directory
+        self._segment_bytes = segment_bytes
         self.reset(end)
 
     def reset(self, end: SpoolRecord | None) -> None:
@@ -44,8 +46,11 @@ class Spool:
         return SpoolRecord(self._segment, self._size_bytes, 0)
 
     def append(self, item_ids: Sequence[str], embeddings_ND: FloatArray) -> SpoolRecord:
-        """Write rows (N×D float32) durably; where. Committed by `committed`, else written over. Raises OSError."""
-        if self._size_bytes >= _SEGMENT_BYTES:
+        """Write rows (N×D float32) durably and return where they are. A record that is not `committed` is overwritten.
+
+        Raises OSError, and StoreError when a file is shorter than what was committed to it.
+        """
+        if self._size_bytes >= self._segment_bytes:
             self._segment, self._size_bytes = self._segment + 1, 0
         record = _pack(item_ids, embeddings_ND)
         path = segment_path(self._directory, self._segment)
@@ -66,7 +71,7 @@ class Spool:
         return SpoolRecord(self._segment, self._size_bytes, len(record))
 
     def committed(self, record: SpoolRecord) -> None:
-        """A record is named by the database: the next one comes behind it."""
+        """The database names the record: the next one is appended behind it."""
         self._segment, self._size_bytes = record.segment, record.first_byte + record.size_bytes
 
     def read(self, record: SpoolRecord) -> tuple[list[str], FloatArray]:

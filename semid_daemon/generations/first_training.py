@@ -25,6 +25,8 @@ from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.generations import NewGeneration, Origin
 from semid_daemon.store.write.store import Store
 
+_IMPORTED = "training ended: generation 1 is imported"
+
 
 @dataclass(frozen=True, slots=True)
 class _Unpublished:
@@ -138,7 +140,7 @@ class FirstTraining:
         Returns whether there was something to do. A fault of the machine puts the training off.
         """
         if self._suspended:
-            self._give_up("training ended: generation 1 is imported")
+            self._give_up(_IMPORTED)
             return False
         if self._job is None:
             self._job = self._next_job()
@@ -243,7 +245,7 @@ class FirstTraining:
         Raises CodebookError where gathered files have another dimension, since all of them would be rejected;
         RowsChangedError, BadFileError, FileChangedError or OSError where they cannot be read as they were counted.
         """
-        self.close()
+        self._give_up(_IMPORTED)
         started = self._context.now()
         files = self._usable_files()
         for pending in files:

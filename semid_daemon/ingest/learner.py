@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semid_daemon.base.types import Baseline, CodeArray, EmbeddingBatch, FloatArray, TrainingStep
-from semid_daemon.codebooks.drift import Drift, DriftState, Thresholds, expected_ratio, go_on, nothing_seen, seen_rows
+from semid_daemon.codebooks.drift import (
+    Drift,
+    DriftState,
+    Thresholds,
+    chunk_statistics,
+    expected_ratio,
+    no_rows,
+    update_drift,
+)
 from semid_daemon.config import Config
 from semid_daemon.quantizer import (
     CandidateState,
@@ -153,8 +161,8 @@ class Learner:
             self._encoder(number).codebooks, rows_ND[measured], codes_NL[measured], self._device
         )
         assigned, collided = len(plan.rows.assign), plan.collisions
-        seen = seen_rows(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
-        change = go_on(state.drift, seen, state.baseline, self._thresholds)
+        statistics = chunk_statistics(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
+        change = update_drift(state.drift, statistics, state.baseline, self._thresholds)
         metrics = {}
         if change.latest is not None and change.recent is not None:
             metrics = {f"ingest-{number}": _metrics(change.latest), f"drift-{number}": _metrics(change.recent)}
@@ -218,7 +226,7 @@ class Learner:
                 if kept is None
                 else CandidateState(kept.centroids_LKD, kept.counts_LK, kept.steps, kept.rows),
                 waiting=self._store.candidates.waiting_rows(number, generation.dim),
-                drift=DriftState(nothing_seen(*shape), nothing_seen(*shape), alarm=False)
+                drift=DriftState(no_rows(*shape), no_rows(*shape), alarm=False)
                 if drift is None
                 else DriftState.from_bytes(drift, *shape),
             )
@@ -229,7 +237,7 @@ def _said(number: int, recent: Drift, expected: float, alarm: bool) -> tuple[str
     """Level and message of an event."""
     figures = (
         f"recent rows have {recent.error_ratio:.3f} times the error of the training rows of generation {number}"
-        f" (without drift about {expected:.3f}), and their use of codes differs by {max(recent.js_L):.3f} bits"
+        f" (without drift about {expected:.3f}), and their use of codes differs by {max(recent.divergence_L):.3f} bits"
     )
     if alarm:
         return "warning", f"refresh recommended: {figures}; `semid train` prepares one, and changes no ID"
@@ -241,6 +249,6 @@ def _metrics(drift: Drift) -> list[Metric]:
         Metric("drift_error_ratio", drift.error_ratio),
         Metric("drift_tail_share", drift.tail_share),
         Metric("drift_collision_rate", drift.collision_rate),
-        *(Metric("drift_js", value, layer) for layer, value in enumerate(drift.js_L)),
-        *(Metric("drift_dead_alive", float(count), layer) for layer, count in enumerate(drift.woken_L)),
+        *(Metric("drift_js", value, layer) for layer, value in enumerate(drift.divergence_L)),
+        *(Metric("drift_dead_alive", float(count), layer) for layer, count in enumerate(drift.newly_used_L)),
     ]

@@ -24,10 +24,9 @@ _MAX_ROUNDS = 12
 _CHUNK_BYTES = 1 << 26
 # Of every row, so many residuals where codes will be searched with a beam: more of them do not do better.
 _HYPOTHESES = 2
-# The best of so many runs is kept where an iteration takes no more than so many products.
-_RESTARTS = 3
+RESTARTS = 3
+_CHEAP_PRODUCTS = 1 << 29  # a layer whose iteration takes no more of them is trained several times
 _ROWS_PER_STEP = 1 << 18
-_CHEAP_PRODUCTS = 1 << 29
 # Balanced clusters hold at most this many times their share, or what so many rounds have made of it.
 _CAPACITY = 1.1
 _AUCTION_ROUNDS = 100
@@ -52,6 +51,7 @@ class LloydTrainer:
         tolerance: float,
         balanced: bool = False,
         beam_width: int = 1,
+        restarts: int = RESTARTS,
     ) -> None:
         """At most `iterations` per layer, which is done when its loss falls by less than the share `tolerance`.
 
@@ -59,7 +59,8 @@ class LloydTrainer:
         of a higher loss. A `beam_width` goes into the codebooks; where it is more than 1, layers after the first
         are trained on what the two best choices so far leave of every row. The search meets such residuals,
         and codebooks that know them do better on rows that they were not trained on (FAISS's
-        ResidualQuantizer trains on those of the whole beam).
+        ResidualQuantizer trains on those of the whole beam). A layer that is cheap to train is trained `restarts`
+        times, and the run of the lowest loss is kept.
         """
         self._n_layers = n_layers
         self._n_clusters = n_clusters
@@ -70,6 +71,7 @@ class LloydTrainer:
         self._tolerance = tolerance
         self._balanced = balanced
         self._beam_width = beam_width
+        self._restarts = restarts
         self._codebooks: Codebooks | None = None
         self._sample_counts: list[Tensor] = []
         self._steps = 0
@@ -145,7 +147,7 @@ class LloydTrainer:
         for layer in range(self._n_layers):
             if self._normalize:
                 rows.normalize()
-            restarts = _RESTARTS if rows.residuals_HD.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
+            restarts = self._restarts if rows.residuals_HD.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + layer)
             runs = [
                 _LayerRun(rows.residuals_HD, self._n_clusters, generator, self._iterations, self._tolerance)

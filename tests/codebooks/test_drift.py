@@ -11,14 +11,14 @@ from semid_daemon.base.types import Baseline
 from semid_daemon.codebooks.baseline import measure_baseline
 from semid_daemon.codebooks.drift import (
     DriftState,
-    Seen,
+    RowStatistics,
     Thresholds,
+    chunk_statistics,
     divergence,
     drift_of,
     expected_ratio,
-    go_on,
-    nothing_seen,
-    seen_rows,
+    no_rows,
+    update_drift,
 )
 from semid_daemon.quantizer import Encoder, LloydTrainer, resolve_device
 
@@ -27,13 +27,13 @@ BASELINE = Baseline(error=0.5, error_p99=0.9, counts_LK=np.array([[50.0, 50, 0, 
 THRESHOLDS = Thresholds(error_ratio=1.2, js=0.5, window_rows=1000)
 
 
-def some(error: float, rows: int = 500) -> Seen:
+def some(error: float, rows: int = 500) -> RowStatistics:
     codes_NL = np.stack([np.arange(rows) % 2, np.arange(rows) % 4], axis=1)
-    return seen_rows(np.full(rows, error, np.float32), codes_NL, BASELINE, assigned=rows, collided=rows // 5)
+    return chunk_statistics(np.full(rows, error, np.float32), codes_NL, BASELINE, assigned=rows, collided=rows // 5)
 
 
 def fresh() -> DriftState:
-    return DriftState(nothing_seen(2, 4), nothing_seen(2, 4), alarm=False)
+    return DriftState(no_rows(2, 4), no_rows(2, 4), alarm=False)
 
 
 def test_divergence_by_hand():
@@ -58,17 +58,17 @@ def test_chance_is_no_drift():
 def test_what_a_chunk_comes_to():
     errors_N = np.array([0.5, 1.0, 1.0, 0.5], np.float32)
     codes_NL = np.array([[0, 0], [1, 1], [2, 2], [2, 3]])
-    drift = drift_of(seen_rows(errors_N, codes_NL, BASELINE, assigned=3, collided=1), BASELINE)
+    drift = drift_of(chunk_statistics(errors_N, codes_NL, BASELINE, assigned=3, collided=1), BASELINE)
     assert drift.error_ratio == pytest.approx(0.75 / 0.5)
     assert drift.tail_share == 0.5
     assert drift.collision_rate == pytest.approx(1 / 3)
-    assert drift.woken_L == [1, 0]  # code 2 of layer 0 stood for no training row
+    assert drift.newly_used_L == [1, 0]  # code 2 of layer 0 stood for no training row
 
 
 def test_small_chunks_are_put_together():
-    first = go_on(fresh(), some(0.5, rows=200), BASELINE, THRESHOLDS)
+    first = update_drift(fresh(), some(0.5, rows=200), BASELINE, THRESHOLDS)
     assert first.latest is None
-    second = go_on(first.state, some(0.7, rows=200), BASELINE, THRESHOLDS)
+    second = update_drift(first.state, some(0.7, rows=200), BASELINE, THRESHOLDS)
     assert second.latest is not None
     assert second.latest.error_ratio == pytest.approx(0.6 / 0.5)
     assert second.state.pending.rows == 0
@@ -79,7 +79,7 @@ def test_the_alarm_has_hysteresis():
     state, alarms = fresh(), []
     # 1.2 and more raises it; it ends below 1.16 and not at 1.18.
     for error in [0.5, 0.9, 0.59, 0.59, 0.59, 0.59, 0.5, 0.5, 0.9]:
-        change = go_on(state, some(error), BASELINE, THRESHOLDS)
+        change = update_drift(state, some(error), BASELINE, THRESHOLDS)
         state = change.state
         alarms.append(change.alarm)
     assert alarms[:2] == [None, True]
@@ -93,7 +93,7 @@ def test_the_alarm_has_hysteresis():
 def test_between_its_end_and_its_beginning_the_alarm_stays_as_it_is(alarm: bool, error: float, then: bool | None):
     """An error of 0.6 or more (1.2 times the baseline's) raises it; it ends at 0.58 (1.16 times) or less."""
     before = dataclasses.replace(fresh(), alarm=alarm)
-    after = go_on(before, some(error), BASELINE, THRESHOLDS).state
+    after = update_drift(before, some(error), BASELINE, THRESHOLDS).state
     assert after.alarm is (alarm if then is None else then)
 
 
@@ -107,18 +107,18 @@ def test_the_alarm_about_codes_has_hysteresis(alarm: bool, js: float, then: bool
     moved = int(np.searchsorted(found, js))
     codes_NL = np.stack([np.arange(2000) % 2, np.arange(2000) % 4], axis=1)
     codes_NL[:moved, 0] += 2
-    seen = seen_rows(np.full(2000, 0.5, np.float32), codes_NL, BASELINE, assigned=2000, collided=0)
-    after = go_on(before, seen, BASELINE, THRESHOLDS).state
+    seen = chunk_statistics(np.full(2000, 0.5, np.float32), codes_NL, BASELINE, assigned=2000, collided=0)
+    after = update_drift(before, seen, BASELINE, THRESHOLDS).state
     assert after.alarm is (alarm if then is None else then)
 
 
 def test_little_is_no_reason_for_an_alarm():
     thresholds = dataclasses.replace(THRESHOLDS, window_rows=100_000)
-    assert go_on(fresh(), some(5.0), BASELINE, thresholds).alarm is None
+    assert update_drift(fresh(), some(5.0), BASELINE, thresholds).alarm is None
 
 
 def test_the_state_comes_back_as_it_was():
-    state = go_on(fresh(), some(0.9), BASELINE, THRESHOLDS).state
+    state = update_drift(fresh(), some(0.9), BASELINE, THRESHOLDS).state
     again = DriftState.from_bytes(state.to_bytes(), 2, 4)
     assert again.alarm is state.alarm is True
     assert again.to_bytes() == state.to_bytes()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from semid_daemon.base.errors import StoreError
-from semid_daemon.codebooks import spool as spool_module
 from semid_daemon.codebooks.spool import Spool
 
 ROWS_ND = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -43,9 +42,8 @@ def test_what_was_not_committed_is_written_over(tmp_path: Path):
     assert again.read(second)[0] == ["b"]
 
 
-def test_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(spool_module, "_SEGMENT_BYTES", 100)
-    spool = Spool(tmp_path, None)
+def test_segments(tmp_path: Path):
+    spool = Spool(tmp_path, None, segment_bytes=100)
     records = []
     for number in range(4):
         records.append(spool.append([str(number)], ROWS_ND[:1]))

@@ -15,6 +15,7 @@ from torch import Tensor
 from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
 from semid_daemon.quantizer import Encoder, LloydTrainer, lloyd
 from semid_daemon.quantizer.assign import assign, cluster_sums
+from semid_daemon.quantizer.lloyd import RESTARTS
 from semid_daemon.quantizer.seeding import greedy_kmeans_plus_plus, kmeans_parallel, seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
 from semid_daemon.store.write.health import layer_health
@@ -28,7 +29,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def trained(
-    rows_ND: FloatArray, layers: int, size: int, normalize: bool, device: torch.device = CPU, seed: int = 42
+    rows_ND: FloatArray,
+    layers: int,
+    size: int,
+    normalize: bool,
+    device: torch.device = CPU,
+    seed: int = 42,
+    restarts: int = RESTARTS,
 ) -> tuple[Codebooks, list[TrainingStep]]:
     trainer = LloydTrainer(
         n_layers=layers,
@@ -38,6 +45,7 @@ def trained(
         device=device,
         iterations=100,
         tolerance=1e-4,
+        restarts=restarts,
     )
     steps = list(trainer.train(rows_ND))
     return trainer.codebooks, steps
@@ -91,11 +99,10 @@ def test_assignment_and_sums(device: torch.device):
     assert counts_K.tolist() == torch.bincount(labels_N, minlength=23).tolist()
 
 
-def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular, monkeypatch: pytest.MonkeyPatch):
+def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular):
     """Codebooks are the means of the rows that their own encoding gives them."""
-    monkeypatch.setattr(lloyd, "_RESTARTS", 1)  # another run starts from a higher loss
     _, rows_ND = popular
-    codebooks, steps = trained(rows_ND, 3, 64, True)
+    codebooks, steps = trained(rows_ND, 3, 64, True, restarts=1)  # another run starts from a higher loss
     for layer in range(3):
         losses = [step.loss for step in steps if step.layer == layer]
         assert losses[-1] < losses[0]
@@ -178,7 +185,7 @@ def test_fewer_distinct_rows_than_codes_end_with_a_warning(dim: int, normalize: 
     with pytest.warns(UserWarning, match="distinct rows"):
         codebooks, steps = trained(rows_ND, 2, 8, normalize)
     assert np.isfinite(codebooks.centroids_LKD).all()
-    assert len(steps) < 60 * lloyd._RESTARTS
+    assert len(steps) < 60 * RESTARTS
     codes_NL = Encoder(codebooks, CPU).encode(rows_ND)
     assert len(np.unique(codes_NL, axis=0)) <= 5
 
@@ -363,12 +370,11 @@ def test_a_search_does_better_with_codebooks_trained_for_it(normalize: bool, pop
     assert errors[5] < errors[1]
 
 
-def test_cheap_training_keeps_the_best_of_several_runs(monkeypatch: pytest.MonkeyPatch):
+def test_cheap_training_keeps_the_best_of_several_runs():
     rows_ND = np.random.default_rng(4).normal(size=(400, 6)).astype(np.float32)
     losses = {}
     for restarts in (1, 6):
-        monkeypatch.setattr(lloyd, "_RESTARTS", restarts)
-        codebooks, steps = trained(rows_ND, 1, 20, False)
+        codebooks, _ = trained(rows_ND, 1, 20, False, restarts=restarts)
         losses[restarts] = inertia(torch.from_numpy(rows_ND), torch.from_numpy(codebooks.centroids_LKD[0]))
     assert losses[6] < losses[1]
 
