@@ -17,6 +17,8 @@ from semid_daemon.quantizer import Encoder, LloydTrainer
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import configured, items, live, query, state_of, trained_catalogue, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def ask(config: Config, command: str) -> tuple[str, str] | None:
     name = send_command(config.commands_dir, command, {})

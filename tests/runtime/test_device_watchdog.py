@@ -6,7 +6,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from semid_daemon.runtime.device_watchdog import EXIT_HUNG
+
+pytestmark = pytest.mark.slow
 
 BEGIN = "import ctypes, time\nfrom semid_daemon.runtime.device_watchdog import Watchdog\nwatchdog = Watchdog(0.5)\n"
 
