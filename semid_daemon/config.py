@@ -141,7 +141,8 @@ class Ingest(_Section, frozen=True):
         Meta(
             gt=0,
             le=3_600,
-            description="pause after the first machine fault with a file; doubles with each further one, up to 1 h",
+            description="pause after the first machine fault with a file, or with the first training; doubles with"
+            " each further one, up to 1 h",
         ),
     ] = 5.0
     watchdog_s: Annotated[
