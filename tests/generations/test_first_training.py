@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from semid_daemon.command_client import send_command
 from semid_daemon.config import Config
 from semid_daemon.daemon.service import Service
 from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.progress import Advance, PlainProgress
 from semid_daemon.store.write.store import Store
 from tests.catalogues import Rows, drop_npz, ids
@@ -47,7 +47,7 @@ def run(config: Config, after_first_step: Callable[[], object]) -> None:
     ticks = itertools.count()
     with Store(config.database) as store:
         progress = AfterFirstStep(after_first_step)
-        Service(config, store, progress, threading.Event(), once=True, now=lambda: next(ticks) / 10).run()
+        Service(config, store, progress, WorkContext(once=True, now=lambda: next(ticks) / 10)).run()
 
 
 def import_of(config: Config, centroids_LKD: np.ndarray) -> str:
