@@ -27,7 +27,7 @@ BASELINE = Baseline(error=0.5, error_p99=0.9, counts_LK=np.array([[50.0, 50, 0, 
 THRESHOLDS = Thresholds(error_ratio=1.2, js=0.5, window_rows=1000)
 
 
-def some(error: float, rows: int = 500) -> RowStatistics:
+def chunk_of(error: float, rows: int = 500) -> RowStatistics:
     codes_NL = np.stack([np.arange(rows) % 2, np.arange(rows) % 4], axis=1)
     return chunk_statistics(np.full(rows, error, np.float32), codes_NL, BASELINE, assigned=rows, collided=rows // 5)
 
@@ -66,9 +66,9 @@ def test_what_a_chunk_comes_to():
 
 
 def test_small_chunks_are_put_together():
-    first = update_drift(fresh(), some(0.5, rows=200), BASELINE, THRESHOLDS)
+    first = update_drift(fresh(), chunk_of(0.5, rows=200), BASELINE, THRESHOLDS)
     assert first.latest is None
-    second = update_drift(first.state, some(0.7, rows=200), BASELINE, THRESHOLDS)
+    second = update_drift(first.state, chunk_of(0.7, rows=200), BASELINE, THRESHOLDS)
     assert second.latest is not None
     assert second.latest.error_ratio == pytest.approx(0.6 / 0.5)
     assert second.state.pending.rows == 0
@@ -79,7 +79,7 @@ def test_the_alarm_has_hysteresis():
     state, alarms = fresh(), []
     # 1.2 and more raises it; it ends below 1.16 and not at 1.18.
     for error in [0.5, 0.9, 0.59, 0.59, 0.59, 0.59, 0.5, 0.5, 0.9]:
-        change = update_drift(state, some(error), BASELINE, THRESHOLDS)
+        change = update_drift(state, chunk_of(error), BASELINE, THRESHOLDS)
         state = change.state
         alarms.append(change.alarm)
     assert alarms[:2] == [None, True]
@@ -93,7 +93,7 @@ def test_the_alarm_has_hysteresis():
 def test_between_its_end_and_its_beginning_the_alarm_stays_as_it_is(alarm: bool, error: float, then: bool | None):
     """An error of 0.6 or more (1.2 times the baseline's) raises it; it ends at 0.58 (1.16 times) or less."""
     before = dataclasses.replace(fresh(), alarm=alarm)
-    after = update_drift(before, some(error), BASELINE, THRESHOLDS).state
+    after = update_drift(before, chunk_of(error), BASELINE, THRESHOLDS).state
     assert after.alarm is (alarm if then is None else then)
 
 
@@ -114,11 +114,11 @@ def test_the_alarm_about_codes_has_hysteresis(alarm: bool, js: float, then: bool
 
 def test_little_is_no_reason_for_an_alarm():
     thresholds = dataclasses.replace(THRESHOLDS, window_rows=100_000)
-    assert update_drift(fresh(), some(5.0), BASELINE, thresholds).alarm is None
+    assert update_drift(fresh(), chunk_of(5.0), BASELINE, thresholds).alarm is None
 
 
 def test_the_state_comes_back_as_it_was():
-    state = update_drift(fresh(), some(0.9), BASELINE, THRESHOLDS).state
+    state = update_drift(fresh(), chunk_of(0.9), BASELINE, THRESHOLDS).state
     again = DriftState.from_bytes(state.to_bytes(), 2, 4)
     assert again.alarm is state.alarm is True
     assert again.to_bytes() == state.to_bytes()
@@ -135,7 +135,7 @@ def test_rows_that_have_not_drifted_are_expected_to_have_more_error_than_the_tra
     for _ in trainer.train(rows_ND[:2600]):
         pass
     encoder = Encoder(trainer.codebooks, resolve_device("cpu"))
-    trained, unseen = (measure_baseline(encoder, each, len(each)) for each in (rows_ND[:2600], rows_ND[2600:]))
+    trained, unseen = (measure_baseline(encoder, part_ND, len(part_ND)) for part_ND in (rows_ND[:2600], rows_ND[2600:]))
     assert expected_ratio(trained) == pytest.approx((1 + 32 / 2600) ** 2 / (1 - 32 / 2600) ** 2)
     assert unseen.error / trained.error > 1.03
     assert unseen.error / trained.error / expected_ratio(trained) == pytest.approx(1, abs=0.03)

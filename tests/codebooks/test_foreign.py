@@ -181,8 +181,8 @@ def test_faiss_indexes_that_are_another_function(tmp_path: Path):
     with pytest.raises(CodebookError, match="is a FAISS IndexPreTransform"):
         read_foreign(tmp_path / "a.faiss")
     bits = faiss.UInt64Vector()
-    for each in (4, 5):
-        bits.push_back(each)
+    for layer_bits in (4, 5):
+        bits.push_back(layer_bits)
     index = faiss.IndexResidualQuantizer(16, bits)
     faiss.copy_array_to_vector(np.ones(16 * (16 + 32), np.float32), index.rq.codebooks)
     faiss.write_index(index, str(tmp_path / "a.faiss"))

@@ -47,7 +47,7 @@ def test_the_same_codebooks_in_another_order_come_back(clustered):
     old = Codebooks(random.normal(size=(2, 8, 6)).astype(np.float32), True, random.random((2, 8)).astype(np.float32))
     new = renumber(old, np.stack([random.permutation(8) for _ in range(2)]))
     rows_ND = clustered(300, 6)
-    codes = [Encoder(each, resolve_device("cpu")).encode(rows_ND) for each in (new, old)]
+    codes = [Encoder(codebooks, resolve_device("cpu")).encode(rows_ND) for codebooks in (new, old)]
     assert not np.array_equal(*codes)
     again = match_codebooks(new, old, *codes)
     np.testing.assert_array_equal(again.centroids_LKD, old.centroids_LKD)
