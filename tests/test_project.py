@@ -18,6 +18,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

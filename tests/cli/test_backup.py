@@ -6,10 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.catalogues import Rows, drop_npz, ids
 from tests.cli.tools import items, semid
 
 
+@pytest.mark.slow
 def test_backup_and_restore(small: Path, clustered: Rows, tmp_path: Path):
     drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
     semid("run", "--once", cwd=small)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from semid_daemon.base.text import printable
 from semid_daemon.cli.control import _dropped_name
 from semid_daemon.config import load_config
@@ -12,6 +14,7 @@ from tests.catalogues import Rows, drop_npz, ids
 from tests.cli.tools import query, semid, start_daemon, wait_until
 
 
+@pytest.mark.slow
 def test_retry_brings_a_rejected_file_back(small: Path, clustered: Rows):
     drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
     (small / "drop" / "sub").mkdir()
@@ -31,6 +34,7 @@ def test_retry_brings_a_rejected_file_back(small: Path, clustered: Rows):
     assert semid("retry", cwd=small).returncode == 2
 
 
+@pytest.mark.slow
 def test_commands_to_a_daemon_that_runs(small: Path, clustered: Rows):
     daemon = start_daemon(small)
     try:

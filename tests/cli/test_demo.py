@@ -13,6 +13,7 @@ from tests.cli import tools
 from tests.faults.tools import SEMID, query, state_of, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number: int):
@@ -37,6 +38,7 @@ def test_a_demo_stopped_while_it_trains_ends_in_one_line(tmp_path: Path, number:
     assert query(config, "SELECT count(*) FROM generations") == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_demo(tmp_path: Path):
     ran = tools.semid("demo", "--dir", tmp_path / "demo", "--device", "cpu")

@@ -64,6 +64,7 @@ def test_where_no_embeddings_are_kept_none_are_missed(tmp_path: Path, clustered:
     assert not [finding for finding in examine(config) if finding.check == "embeddings"]
 
 
+@pytest.mark.slow
 def test_doctor(small: Path, clustered: Rows):
     drop_npz(small / "drop", "a.npz", ids("a", 70), clustered(70, 16))
     semid("run", "--once", cwd=small)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from semid_daemon.config import Config
 from tests.cli.tools import invoke
 from tests.faults.tools import live, query, wait_until
@@ -29,6 +31,7 @@ def test_status_tells_of_the_generation_that_is_ready(grown: Config):
     assert (found["generation"], found["next_generation"], found["next_ready"]) == (1, 2, True)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_runs_is_waited_for(grown: Config):
     with live(grown):
         wait_until(lambda: query(grown, "SELECT state FROM daemon") == [("idle",)])

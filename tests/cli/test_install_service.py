@@ -183,6 +183,7 @@ wait
 _MANAGER = next((path for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd") if Path(path).exists()), None)
 
 
+@pytest.mark.slow
 def test_a_real_service_manager_runs_it(tmp_path: Path, clustered, monkeypatch):
     unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if (

@@ -15,6 +15,7 @@ from tests.catalogues import SMALL, Rows, drop_npz, ids
 from tests.cli.tools import invoke, semid
 
 
+@pytest.mark.slow
 def test_init_run_status_lookup(tmp_path: Path, clustered: Rows):
     made = semid("init", tmp_path / "catalogue")
     assert made.returncode == 0

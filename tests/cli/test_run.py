@@ -14,6 +14,7 @@ from tests.catalogues import SMALL, Rows, drop_npz, ids
 from tests.cli.tools import environment, items, query, semid, start_daemon, wait_until
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_refused(small: Path):
     (small / "semid.toml").write_text('[quantizer]\ndevice = "cuda:17"\n')
     refused = semid("run", "--once", cwd=small)
@@ -21,6 +22,7 @@ def test_a_device_that_is_not_there_is_refused(small: Path):
     assert 'quantizer.device = "cuda:17"' in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_rejected_file_is_told_by_the_exit_status(small: Path, clustered: Rows):
     (small / "drop" / "bad.npz").write_text("not an archive")
     ran = semid("run", "--once", cwd=small)
@@ -29,6 +31,7 @@ def test_a_rejected_file_is_told_by_the_exit_status(small: Path, clustered: Rows
     assert (small / "rejected" / "bad.npz.reason.txt").exists()
 
 
+@pytest.mark.slow
 def test_once_without_a_drop_directory(small: Path):
     """Gone after the daemon made it: as when it is unmounted."""
     code = (
@@ -46,6 +49,7 @@ def test_once_without_a_drop_directory(small: Path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_daemon_works_until_it_is_told_to_stop(small: Path, clustered: Rows, number: int):
     daemon = start_daemon(small)
@@ -68,6 +72,7 @@ def test_the_daemon_works_until_it_is_told_to_stop(small: Path, clustered: Rows,
     assert query(small, "SELECT state FROM daemon") == [("stopped",)]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost_or_done_twice(small: Path, clustered: Rows):
     """kill -9 again and again while files are being dropped; then everything is there exactly once."""
     (small / "semid.toml").write_text(SMALL.replace("chunk_rows = 50", "chunk_rows = 16"))

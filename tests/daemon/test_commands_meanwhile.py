@@ -36,6 +36,7 @@ def ask_for_a_pause(config: Config, work_goes_on: threading.Event) -> None:
     assert ask(config, "resume") == ("done", "work goes on")
 
 
+@pytest.mark.slow
 def test_while_a_step_of_a_training_takes_long(tmp_path: Path, clustered: Rows, monkeypatch: pytest.MonkeyPatch):
     config = configured(tmp_path, ("drop", "rescan_s = 0.2"))
     begun, go_on, train = threading.Event(), threading.Event(), LloydTrainer.train
@@ -53,6 +54,7 @@ def test_while_a_step_of_a_training_takes_long(tmp_path: Path, clustered: Rows, 
         wait_until(lambda: items(config) == 80)
 
 
+@pytest.mark.slow
 def test_while_a_chunk_is_encoded(tmp_path: Path, clustered: Rows, monkeypatch: pytest.MonkeyPatch):
     config = trained_catalogue(tmp_path, clustered, ("drop", "rescan_s = 0.2"))
     begun, go_on, encode = threading.Event(), threading.Event(), Encoder.encode

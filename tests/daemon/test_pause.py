@@ -51,6 +51,7 @@ def test_a_pause_outlives_the_daemon(catalogue: Config, clustered: Rows):
     assert status(catalogue).items == 200
 
 
+@pytest.mark.slow
 def test_a_paused_daemon_lives_and_does_nothing(catalogue: Config, clustered: Rows):
     make_directories(catalogue)
     stop = threading.Event()

@@ -94,6 +94,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_ready_status_watchdog_stopping(manager: Manager, root: Path, clustered: Rows):
     drop_npz(root / "drop", "a.npz", ids("a", 100), clustered(100, 16))
     daemon = manager.start(root / "semid.toml")
@@ -114,6 +115,7 @@ def test_ready_status_watchdog_stopping(manager: Manager, root: Path, clustered:
         daemon.communicate()
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_starves_the_watchdog_and_the_next_daemon_goes_on(
     manager: Manager, root: Path, clustered: Rows
 ):

@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from semid_daemon.drop.watch import Wakeups
 
 
@@ -20,6 +22,7 @@ def test_events_wake(tmp_path: Path):
         assert changed.is_set()
 
 
+@pytest.mark.slow
 def test_watching_survives_a_name_that_is_not_utf8(tmp_path: Path):
     changed = threading.Event()
     with Wakeups(tmp_path, changed):
@@ -32,6 +35,7 @@ def test_watching_survives_a_name_that_is_not_utf8(tmp_path: Path):
         assert changed.wait(5)
 
 
+@pytest.mark.slow
 def test_watching_a_directory_that_appears_later(tmp_path: Path):
     changed = threading.Event()
     with Wakeups(tmp_path / "later", changed):

@@ -22,6 +22,7 @@ def test_every_form_is_there():
     assert [form_named(name).name for name in FORMS] == list(FORMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "faiss"])
 def test_a_selection_that_is_empty(packages: Published, tmp_path: Path, name: str):
     exported = write(packages, name, tmp_path / "x", Selection(since="2999"))

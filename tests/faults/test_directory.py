@@ -59,6 +59,7 @@ def deaf(monkeypatch) -> None:
     monkeypatch.setattr(watchfiles, "watch", watch)
 
 
+@pytest.mark.slow
 def test_fault_09_event_overflow(trained: Config, clustered: Rows):
     """inotify overflow (stopped, 20,000 names made, continued): the scan finds what events lost"""
     config = configured(trained.root, ("drop", "rescan_s = 1"))
@@ -77,6 +78,7 @@ def test_fault_09_event_overflow(trained: Config, clustered: Rows):
     assert_sound_after_restart(config, 80)
 
 
+@pytest.mark.slow
 def test_fault_10_very_many_small_files(trained: Config, clustered: Rows):
     """many small files at once: all, no more than a bounded number of them waiting (100,000: benchmarks)"""
     rows_ND = clustered(1_500, 16)
@@ -442,6 +444,7 @@ def test_fault_33_names_that_are_not_utf8(trained: Config, clustered: Rows):
     assert files_of(trained)["\\xff\\xfe.npz"] == "done"
 
 
+@pytest.mark.slow
 def test_fault_34_names_that_attack_a_terminal(trained: Config, clustered: Rows):
     """newline, bidi, markup in names: escaped everywhere"""
     name = "a\n\x1b[31m\u202e[bold].npz"

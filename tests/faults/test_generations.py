@@ -67,6 +67,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", POINTS)
 def test_killed_on_the_way_to_the_next_generation(
     begun: Path, undisturbed: list[list[tuple]], tmp_path: Path, when: str

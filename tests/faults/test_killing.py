@@ -33,6 +33,8 @@ from tests.faults.tools import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 POINTS = [
     "in-hand",
     "parsing",

@@ -57,6 +57,7 @@ def trained(tmp_path: Path, clustered: Rows) -> Config:
     return trained_catalogue(tmp_path, clustered, ("drop", "rescan_s = 0.2"), ("ingest", "retry_s = 0.2"))
 
 
+@pytest.mark.slow
 def test_fault_50_disk_full_at_commit(tmp_path: Path, clustered: Rows, caplog):
     """disk full at commit: nothing of the chunk, everything waits, recovers by itself"""
     config = configured(tmp_path, ("drop", "rescan_s = 0.2"), ("ingest", "retry_s = 0.2"))
@@ -132,6 +133,7 @@ def test_fault_54_database_gone(trained: Config, emptied: bool):
     run(trained)
 
 
+@pytest.mark.slow
 def test_fault_55_reader_holding_a_transaction(trained: Config, clustered: Rows):
     """reader holding a transaction: the write-ahead log is bounded, with a warning; goes on when it ends"""
     config = configured(trained.root, ("drop", "rescan_s = 0.2"), ("ingest", "max_wal_mb = 16"))
@@ -176,6 +178,7 @@ def test_fault_56_reader_of_another_user(trained: Config):
     assert other.stdout == "70\n"
 
 
+@pytest.mark.slow
 def test_fault_57_foreign_writer(trained: Config, clustered: Rows, monkeypatch):
     """foreign writer on the database: told, and counts are read anew; while it holds the lock everything waits"""
     monkeypatch.setattr(connection, "_BUSY_TIMEOUT_S", 0.1)
@@ -194,6 +197,7 @@ def test_fault_57_foreign_writer(trained: Config, clustered: Rows, monkeypatch):
     assert_sound_after_restart(trained, 80)
 
 
+@pytest.mark.slow
 def test_fault_58_device_missing(trained: Config):
     """GPU missing: a clear error, never a silent CPU"""
     configured(trained.root, ("quantizer", 'device = "cuda:17"'))
@@ -266,6 +270,7 @@ def test_fault_61_hung_device_call(caplog):
     assert "a.npz: encoding rows from 0: no end after 0.2 s" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ENOMEM])
 def test_fault_62_too_many_open_files(trained: Config, clustered: Rows, monkeypatch, code: int):
     """too many open files, I/O errors, no memory: deferred, recovers by itself"""
@@ -303,6 +308,7 @@ def test_fault_62_memory_error(trained: Config, clustered: Rows, monkeypatch):
     assert query(trained, "SELECT message FROM events WHERE message GLOB '*out of memory*'")
 
 
+@pytest.mark.slow
 def test_fault_63_output_closed(trained: Config, clustered: Rows):
     """stdout and stderr closed: the daemon works on, and the database is not written to by mistake"""
     drop_npz(trained.drop_dir, "a.npz", ids("a", 10), clustered(10, 16))

@@ -183,6 +183,7 @@ def _mutated(data: bytes, rng: np.random.Generator) -> bytes:
 _CHECKSUMMED = {"npz", "npz-deflated", "npz-fortran", "pt", "pt-transposed", "parquet", "parquet-fixed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", WRITERS)
 def test_damaged_files_are_refused_or_read_whole(format_name: str) -> None:
     name, write = WRITERS[format_name]

@@ -192,6 +192,7 @@ def test_plain_data() -> None:
     assert read_pickle(pickle.dumps(value, 2)) == value
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("levels", [64, 200_000])
 def test_a_key_of_nested_tuples_in_a_checkpoint(levels: int) -> None:

@@ -108,6 +108,7 @@ def test_generation_1_and_the_next(root: Path, tmp_path: Path, clustered: Rows):
     assert invoke("doctor", "-c", root / "semid.toml").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["published", "command-answered"])
 def test_killed_while_importing(root: Path, tmp_path: Path, clustered: Rows, point: str):
     rows_ND = clustered(40, D, seed=3)

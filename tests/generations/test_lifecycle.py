@@ -104,6 +104,7 @@ def test_new_rows_are_learned_and_nothing_published_moves(catalogue: Config, clu
     assert_sound(catalogue)
 
 
+@pytest.mark.slow
 def test_interrupted_or_not_the_candidate_is_the_same(tmp_path: Path, clustered: Rows, monkeypatch):
     """Stopped and begun anew between any two chunks: bit for bit what an uninterrupted run learns."""
     states = []
@@ -186,6 +187,7 @@ def test_from_the_candidate_to_the_next_generation_and_back(catalogue: Config, c
     assert_sound(catalogue)
 
 
+@pytest.mark.slow
 def test_what_comes_meanwhile_is_in_both(catalogue: Config, clustered: Rows):
     """Items that come between training and promotion, and between promotion and rollback."""
     start(catalogue, clustered)
@@ -300,6 +302,7 @@ def test_a_file_half_way_goes_on_with_the_new_generation(catalogue: Config, clus
     assert_sound(catalogue)
 
 
+@pytest.mark.slow
 def test_replaced_items_take_their_newest_embedding_along(catalogue: Config, clustered: Rows):
     config = configured(catalogue.root, ("ingest", 'on_existing = "replace"'))
     start(config, clustered)
@@ -320,6 +323,7 @@ def test_replaced_items_take_their_newest_embedding_along(catalogue: Config, clu
     assert_sound(config)
 
 
+@pytest.mark.slow
 def test_assign_learns_nothing(catalogue: Config, clustered: Rows):
     config = configured(catalogue.root, ("generations", 'mode = "assign"'))
     start(config, clustered)
@@ -363,6 +367,7 @@ def test_auto_prepares_and_promotes(catalogue: Config, clustered: Rows):
     assert_sound(config)
 
 
+@pytest.mark.slow
 def test_former_generations_go_by_the_policy(catalogue: Config, clustered: Rows):
     config = configured(catalogue.root, ("generations", "keep_retired = 1"))
     start(config, clustered)

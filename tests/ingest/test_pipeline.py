@@ -92,19 +92,23 @@ def test_one_looks_up_while_nothing_comes():
 
 
 def test_making_knows_whether_something_is_left_to_be_used():
-    backlog, told = Backlog(), []
+    backlog, told, taken = Backlog(), [], threading.Event()
 
     def make() -> Iterator[int]:
-        for number in range(3):
+        for number in range(4):
             told.append(backlog.has_item)
+            if number == 1:
+                taken.wait(60)
             yield number
 
     stages = prefetch(make(), "test-make", 60.0, backlog)
+    assert next(stages) == 0
+    taken.set()
     until = time.monotonic() + 60
     while not backlog.has_item and time.monotonic() < until:
-        time.sleep(0.001)  # 0 is left to be used, and 1 is made
-    assert list(stages) == [0, 1, 2]
-    assert told == [False, False, True]
+        time.sleep(0.001)  # 1 is left to be used, and 2 is made
+    assert list(stages) == [1, 2, 3]
+    assert told == [False, False, False, True]
 
 
 class Clock:
@@ -153,6 +157,7 @@ def test_waiting_for_another_stage_is_no_work():
     assert 0 <= stages.seconds()["commit"] < waited_s
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(tmp_path: Path):
     script = Path(__file__).parents[2] / "benchmarks" / "pipeline.py"
     command = [sys.executable, str(script), "--rows", "1000", "--dim", "16", "--directory", str(tmp_path)]

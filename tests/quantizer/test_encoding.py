@@ -79,6 +79,7 @@ def test_codes_are_those_of_the_loop(
     assert tied_N.mean() < (0.9 if dim == 1 else 0.01)  # in one dimension every later residual is +1 or -1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -100,6 +101,7 @@ def test_codes_are_those_of_the_loop_for_any_shape(seed, dim, size, layers, norm
     np.testing.assert_array_equal(codes_NL[~tied_N], expected_NL[~tied_N])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("one_pass", FORMS)
 def test_rows_beside_their_centroids(device: torch.device, one_pass: bool):

@@ -117,6 +117,7 @@ def test_the_loss_falls_and_the_result_is_its_own_fixed_point(popular):
         residual_ND -= centroids_KD[codes_N]
 
 
+@pytest.mark.slow
 def test_real_embeddings_use_every_code(popular):
     _, rows_ND = popular
     codebooks, _ = trained(rows_ND, 3, 256, True)
@@ -127,6 +128,7 @@ def test_real_embeddings_use_every_code(popular):
     assert len(np.unique(codes_NL, axis=0)) / len(codes_NL) > 0.96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_the_same_seed_gives_the_same_codebooks(device: torch.device):
     rows_ND = np.random.default_rng(0).normal(size=(3000, 24)).astype(np.float32)
@@ -307,6 +309,7 @@ def test_many_clusters_start_from_kmeans_parallel():
     assert inertia(rows_ND, seeds_KD) < 0.9 * inertia(rows_ND, random_KD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 def test_balanced_codes_share_the_rows_evenly(normalize: bool, popular):
     _, rows_ND = popular
@@ -349,6 +352,7 @@ def test_choices_weigh_by_the_scale_of_the_row():
     assert torch.allclose(rows._scales_H, torch.tensor([1.5, 3 * 1.25**0.5, 4.0, 8 * 1.25**0.5]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_search_does_better_with_codebooks_trained_for_it(normalize: bool, popular):
     """On rows that they were not trained on; the searching encoder is the same."""

@@ -24,7 +24,7 @@ from tests.readme.newcomers import Newcomer, newcomer  # noqa: F401 (a fixture)
 from tests.readme.reference import reference, written
 
 # Everything here waits for real commands: the machine sets the pace.
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 TEXTS = {document: document.read_text() for document in DOCUMENTS}
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]

@@ -35,6 +35,7 @@ def test_a_call_that_lets_others_run_is_ended_by_the_watchdog_itself():
     assert "encoding: no end after 0.5 s" in ended.stderr
 
 
+@pytest.mark.slow
 def test_calls_that_end_in_time_leave_no_timer_behind():
     """Many short calls, together longer than the limit, then a long one that is not watched."""
     ended = run(

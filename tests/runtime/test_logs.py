@@ -37,6 +37,7 @@ def run(root: Path, *options: str, journal: bool = False) -> tuple[int, list[str
         return status, log.read().splitlines()
 
 
+@pytest.mark.slow
 def test_for_the_journal(small: Path):
     status, lines = run(small, journal=True)
     assert status == 3
@@ -51,6 +52,7 @@ def test_for_the_journal(small: Path):
     )
 
 
+@pytest.mark.slow
 def test_as_json(small: Path):
     status, lines = run(small, "--log-json")
     assert status == 3
@@ -61,6 +63,7 @@ def test_as_json(small: Path):
     assert events[-1]["message"].startswith("1 file(s) rejected")
 
 
+@pytest.mark.slow
 def test_for_a_file(small: Path):
     _, lines = run(small)
     assert [line for line in lines if line.startswith("WARNING bad\\n.npz: rejected")]

@@ -35,6 +35,7 @@ async def answer_what_comes(ui: AppDriver, config: Config) -> None:
     answer_all(config)
 
 
+@pytest.mark.slow
 def test_retry_one_filtered_all(recorded: Config):
     async def script(ui: AppDriver) -> None:
         await ui.press("4", *["right_square_bracket"] * 4)
@@ -62,6 +63,7 @@ def test_retry_one_filtered_all(recorded: Config):
     drive(recorded, script)
 
 
+@pytest.mark.slow
 def test_pause_and_one_that_fails(recorded: Config):
     async def script(ui: AppDriver) -> None:
         await ui.press("P")
@@ -132,6 +134,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 9))
 def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
     recorded: Config, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

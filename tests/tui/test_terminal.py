@@ -45,6 +45,7 @@ def daemon(tmp_path: Path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_file_is_dropped_looked_up_and_a_rejected_one_retried(daemon, clustered: Rows):
     config: Config = daemon[0]
     with Terminal(config.root / "semid.toml") as terminal:
@@ -92,6 +93,7 @@ def test_a_file_is_dropped_looked_up_and_a_rejected_one_retried(daemon, clustere
         assert terminal.ends() == 0
 
 
+@pytest.mark.slow
 def test_256_colours_no_color_and_an_empty_one(recorded: Config):
     config = recorded.root / "semid.toml"
     with Terminal(config) as terminal:
@@ -178,6 +180,7 @@ def test_without_a_database_without_a_terminal(tmp_path: Path):
         assert option in helped
 
 
+@pytest.mark.slow
 def test_what_it_loads(recorded: Config):
     """Neither the whole app, run over all screens, nor --once loads anything heavy."""
     code = (
@@ -211,6 +214,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_served_to_a_browser(recorded: Config, free_port: int):
     """A real server, and what a browser does: the page, then the screen over its socket."""
     command = [sys.executable, "-m", "semid_tui", "--serve", "--port", str(free_port)]

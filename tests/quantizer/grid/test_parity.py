@@ -116,6 +116,7 @@ def watch_unsteady_clusters(model: ResidualQuantization) -> list[set[int]]:
     return unsteady
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("update_manually", [False, True])
 @pytest.mark.parametrize("name", ["grid_tiny_norm1", "grid_tiny_norm0", "grid_real"])

@@ -62,6 +62,7 @@ def assert_same_state(one: nn.Module, other: nn.Module) -> None:
         assert same, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update_manually", [False, True])
 def test_four_points_worked_by_hand(update_manually: bool) -> None:
     points_ND = torch.tensor([[-11.0], [-9.0], [9.0], [11.0]])

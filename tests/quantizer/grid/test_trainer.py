@@ -1,12 +1,14 @@
 """GRID's schedule as the daemon's trainer: codebooks of any size."""
 
 import numpy as np
+import pytest
 import torch
 
 from semid_daemon.quantizer import GridTrainer
 from semid_daemon.quantizer.grid.kmeans import DEFAULT_INIT_BUFFER_SIZE
 
 
+@pytest.mark.slow
 def test_more_codes_than_grids_own_buffer_holds() -> None:
     codes = DEFAULT_INIT_BUFFER_SIZE + 128
     trainer = GridTrainer(

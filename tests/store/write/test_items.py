@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def test_replacing_leaves_others_alone_and_never_gives_a_suffix_again(tmp_path: 
 ROW = st.tuples(st.integers(0, 7), st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     chunks=st.lists(st.tuples(st.sampled_from(["keep", "replace"]), st.lists(ROW, min_size=1, max_size=12)), max_size=6)

@@ -134,6 +134,7 @@ def test_without_room_for_the_copy_nothing_is_upgraded(tmp_path: Path, later):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_fixture_can_be_made_anew(tmp_path: Path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from tests.store import releases; from pathlib import Path\n"

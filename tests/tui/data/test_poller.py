@@ -14,6 +14,7 @@ from semid_tui.data.queries import EventsQuery
 from tests.tui.recorded import AppDriver, alive, drive
 
 
+@pytest.mark.slow
 def test_nothing_is_held_between_two_looks(recorded: Config):
     """A checkpoint finds no reader, though the UI is open: no cursor, no transaction."""
 

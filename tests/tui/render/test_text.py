@@ -34,6 +34,7 @@ def test_texts_are_escaped_and_measured():
     assert (fit("ab", 4), fit("ab", 4, right=True), fit("ab", 0)) == ("ab  ", "  ab", "")
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40), st.integers(0, 30), st.booleans())
 def test_fitting_always_fits(text: str, cells: int, keep_end: bool):
     assert cell_len(fit(escape(text), cells, keep_end=keep_end)) == cells

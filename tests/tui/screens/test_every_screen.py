@@ -26,6 +26,7 @@ SAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 def test_every_screen_at_every_size(recorded: Config, size: tuple[int, int]):
     # By a clock that is ahead: the heartbeat stays fresh, however slowly the screens are drawn.
@@ -65,6 +66,7 @@ def test_no_color_leaves_glyphs(recorded: Config, monkeypatch: pytest.MonkeyPatc
     drive(recorded, script)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("marker", ["ascii", "block"])
 def test_other_markers(recorded: Config, marker):
     async def script(ui: AppDriver) -> None:
@@ -82,6 +84,7 @@ def test_other_markers(recorded: Config, marker):
     drive(recorded, script, marker=marker)
 
 
+@pytest.mark.slow
 def test_names_from_outside_are_escaped_everywhere(recorded: Config):
     async def script(ui: AppDriver) -> None:
         for number in SAYS:
@@ -96,6 +99,7 @@ def test_names_from_outside_are_escaped_everywhere(recorded: Config):
     drive(recorded, script, (120, 35))
 
 
+@pytest.mark.slow
 def test_an_empty_catalogue_explains_itself(tmp_path: Path):
     config = configured(tmp_path)
     Store(config.database).close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from semid_daemon.config import Config
 from tests.tui.recorded import AppDriver, drive
 
 
+@pytest.mark.slow
 def test_files_status_order_filter_and_detail(recorded: Config):
     async def script(ui: AppDriver) -> None:
         await ui.press("4")

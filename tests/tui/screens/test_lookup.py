@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from semid_daemon.config import Config
 from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.search import SearchQueries
 from tests.tui.recorded import AppDriver, drive
 
 
+@pytest.mark.slow
 def test_lookup_item_codes_patterns_and_generations(recorded: Config):
     with ReadConnection(recorded.database) as connection:
         item = SearchQueries(connection).lookup("item-7")

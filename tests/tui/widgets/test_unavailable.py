@@ -23,6 +23,7 @@ def move(source: Path, target: Path) -> None:
             shutil.move(path, target.with_name(target.name + suffix))
 
 
+@pytest.mark.slow
 def test_none_yet_then_there_then_gone_then_another(recorded: Config):
     aside = recorded.root / "aside.db"
     move(recorded.database, aside)
