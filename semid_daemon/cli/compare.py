@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from semid_daemon.base.text import escape
-from semid_daemon.cli.options import config_option, json_option
+from semid_daemon.cli.options import GENERATION, config_option, json_option
 from semid_daemon.config import find_config, load_config
 from semid_daemon.store.read.compare import ComparisonQueries
 from semid_daemon.store.read.connection import ReadConnection
@@ -18,8 +18,8 @@ from semid_daemon.store.read.generations import Difference
 
 @click.command()
 @config_option
-@click.argument("old", type=int, required=False)
-@click.argument("new", type=int, required=False)
+@click.argument("old", type=GENERATION, required=False)
+@click.argument("new", type=GENERATION, required=False)
 @click.option("--moved", is_flag=True, help="List every item that moves: item, old and new semantic ID, tab-separated.")
 @json_option
 def compare(config_path: Path | None, old: int | None, new: int | None, moved: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from semid_daemon.base.text import escape
-from semid_daemon.cli.options import config_option, optional_config
+from semid_daemon.cli.options import GENERATION, config_option, optional_config
 from semid_daemon.cli.signals import exit_on_sigterm
 from semid_daemon.codebooks.files import codebook_path
 from semid_daemon.config import Config, Ingest, find_config, load_config
@@ -36,7 +36,7 @@ from semid_daemon.store.read.export_items import Catalogue
     help="A codebook file of semid: state/codebooks/<fingerprint>.safetensors. Default: the catalogue's, of its active"
     " generation or that of --generation.",
 )
-@click.option("--generation", type=int, metavar="G", help="The catalogue's generation to encode with.")
+@click.option("--generation", type=GENERATION, metavar="G", help="The catalogue's generation to encode with.")
 @click.option("--device", help="auto, cpu, cuda, cuda:1 or mps. Default: quantizer.device, or auto.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def encode(

@@ -9,7 +9,7 @@ import click
 from semid_daemon.base.clock import stored_time
 from semid_daemon.base.errors import ConfigError
 from semid_daemon.base.text import escape
-from semid_daemon.cli.options import config_option, prefix_option
+from semid_daemon.cli.options import GENERATION, config_option, prefix_option
 from semid_daemon.cli.signals import exit_on_sigterm
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.config import find_config, load_config
@@ -26,7 +26,7 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
 @config_option
 @click.option("--format", "name", type=click.Choice(list(FORMS)), metavar="FORM", required=True)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--generation", type=int, metavar="G", help="This generation's IDs. Default: the active one's.")
+@click.option("--generation", type=GENERATION, metavar="G", help="This generation's IDs. Default: the active one's.")
 @prefix_option("Only items whose semantic ID begins with these codes, like 12-250.")
 @click.option(
     "--since",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from semid_daemon.cli.options import config_option, json_option, wait_option
+from semid_daemon.cli.options import GENERATION, config_option, json_option, wait_option
 from semid_daemon.cli.requests import ask
 from semid_daemon.config import find_config, load_config
 from semid_daemon.store.read.connection import ReadConnection
@@ -77,7 +77,7 @@ def train(config_path: Path | None, origin: str | None, wait: bool, as_json: boo
 
 @click.command()
 @config_option
-@click.argument("generation", type=int, required=False)
+@click.argument("generation", type=GENERATION, required=False)
 @wait_option
 @json_option
 def promote(config_path: Path | None, generation: int | None, wait: bool, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def promote(config_path: Path | None, generation: int | None, wait: bool, as_jso
 
 @click.command()
 @config_option
-@click.argument("generation", type=int, required=False)
+@click.argument("generation", type=GENERATION, required=False)
 @wait_option
 @json_option
 def rollback(config_path: Path | None, generation: int | None, wait: bool, as_json: bool) -> None:

@@ -26,6 +26,8 @@ def config_option(command: Command) -> Command:
     )(command)
 
 
+GENERATION = click.IntRange(1, (1 << 63) - 1)  # what the database can hold as a number
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 wait_option = click.option("--wait", is_flag=True, help="Wait until the daemon has finished, however long it takes.")

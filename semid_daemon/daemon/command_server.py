@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semid_daemon.base.errors import CommandError
+from semid_daemon.base.errors import CommandError, DeviceError, MachineError, SemidError, StateLockedError
 from semid_daemon.command_client import Arguments
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _log = logging.getLogger("semid")
 
 MAX_BYTES = 1 << 20
 _MOST_AT_ONCE = 100
+# The machine's faults stop all work, or the process: the command waits, and is carried out after them.
+_NOT_ANSWERS = (MachineError, DeviceError, StateLockedError)
 _MOST_NAME, _MOST_TIME, _MOST_TEXT = 100, 40, 10_000  # characters of what is recorded
 
 
@@ -31,6 +33,7 @@ class Request:
     path: Path
     command: str
     arguments: Arguments
+    arguments_text: str  # as JSON, as much of it as is recorded
     requested_at: str
     fault: str | None = None
 
@@ -42,8 +45,9 @@ def requests(paths: Iterable[Path]) -> Iterator[Request]:
             yield _parse(path, _read(path))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, RecursionError, CommandError) as error:
-            yield Request(path, "?", {}, "", fault=_clean(str(error)))
+        except Exception as error:
+            # Whatever a file holds, it is answered and consumed: what stopped the daemon would do so at every start.
+            yield Request(path, "?", {}, "{}", "", fault=_clean(str(error) or type(error).__name__))
 
 
 def _read(path: Path) -> bytes:
@@ -84,7 +88,13 @@ def _parse(path: Path, text: bytes) -> Request:
     arguments = given.get("arguments", {})
     if not isinstance(arguments, dict):
         raise CommandError("arguments: not an object")
-    return Request(path, given["command"][:_MOST_NAME], arguments, str(given.get("requested_at", ""))[:_MOST_TIME])
+    return Request(
+        path,
+        given["command"][:_MOST_NAME],
+        arguments,
+        json.dumps(arguments)[:_MOST_TEXT],
+        str(given.get("requested_at", ""))[:_MOST_TIME],
+    )
 
 
 def _shown(name: str) -> str:
@@ -181,8 +191,7 @@ class CommandServer:
 
     def _take_up(self, request: Request) -> None:
         name = _shown(request.path.name)
-        arguments = json.dumps(request.arguments)
-        state = self._store.commands.accept(name, request.command, arguments[:_MOST_TEXT], request.requested_at)
+        state = self._store.commands.accept(name, request.command, request.arguments_text, request.requested_at)
         if state == "accepted":
             self._answer(name, request)
         else:
@@ -211,5 +220,10 @@ class CommandServer:
                 known = sorted([*self._handlers, *self._long_handlers])
                 return "failed", f"no such command; there are {', '.join(known)}"
             return "done", handler(request.arguments)
-        except (CommandError, OSError) as error:
+        except _NOT_ANSWERS:
+            raise
+        except (SemidError, CommandError, OSError) as error:
             return "failed", str(error)
+        except Exception as error:
+            _log.exception("%s: the command %s failed", request.path, request.command)
+            return "failed", f"{type(error).__name__}: {error}"

@@ -51,6 +51,8 @@ from semid_daemon.store.write.store import Store
 
 _log = logging.getLogger("semid")
 
+_OTHER_WORK_SHARE = 3  # seconds of other work after a second of answering commands
+
 
 class Service:
     """One daemon over one state directory, whose lock the caller holds.
@@ -229,8 +231,9 @@ class Service:
 
     def _answer(self) -> None:
         if self._now() >= self._answer_again:
+            began = self._now()
             self._commands.answer()
-            self._answer_again = self._now() + COMMANDS_S
+            self._answer_again = self._now() + max(COMMANDS_S, _OTHER_WORK_SHARE * (self._now() - began))
 
     def _turn(self, *, look: bool) -> Generator[None, None, bool]:
         """One bounded turn of everything there is to do. Returns whether there was anything."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from semid_daemon.base.errors import ConfigError
+from semid_daemon.base.errors import ConfigError, MachineError, SemidError
 from semid_daemon.command_client import send_command, wait_for_answer
 from semid_daemon.daemon.command_server import MAX_BYTES, CommandError, CommandFiles, CommandServer
+from semid_daemon.daemon.service import Service
+from semid_daemon.daemon.state_lock import make_directories
+from semid_daemon.runtime.context import WorkContext
+from semid_daemon.runtime.progress import PlainProgress
 from semid_daemon.store.write.store import Store
+from tests.faults.tools import configured
 
 
 @pytest.fixture
@@ -194,3 +203,77 @@ def test_at_most_a_hundred_are_carried_out_at_once(desk):
     assert [asked["whom"] for asked in desk.asked] == [str(number) for number in range(100)]
     desk.poll()
     assert len(desk.asked) == 120
+
+
+@pytest.mark.parametrize("error", [OverflowError("too large"), KeyError("x"), RecursionError("deep"), SemidError("no")])
+def test_any_exception_of_a_handler_is_the_answer(desk, error: Exception):
+    def failing(arguments):
+        raise error
+
+    desk._handlers = {"greet": failing}
+    send_command(desk.directory, "greet", {"whom": "a"})
+    desk.poll()
+    ((_, _, state, answer),) = recorded(desk)
+    assert state == "failed"
+    assert str(error) in answer
+    assert list(desk.directory.iterdir()) == []
+
+
+def test_a_command_waits_while_the_machine_cannot(desk):
+    asked = []
+
+    def failing_once(arguments):
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise MachineError("no space left on the device")
+        return "done at last"
+
+    desk._handlers = {"greet": failing_once}
+    send_command(desk.directory, "greet", {"whom": "a"})
+    with pytest.raises(MachineError):
+        desk.poll()
+    desk.poll()
+    assert [(state, answer) for _, _, state, answer in recorded(desk)] == [("done", "done at last")]
+    assert list(desk.directory.iterdir()) == []
+
+
+NUMBERS = st.integers() | st.sampled_from([1 << 62, 1 << 63, -(1 << 64), 10**400, 10**4299]) | st.floats()
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["generation", "from", "codebooks", "files", "all"]) | st.text(max_size=5), VALUES, max_size=4
+)
+COMMANDS = st.sampled_from(
+    ["promote", "rollback", "train", "import-codebooks", "retry", "rescan", "pause", "resume", "?"]
+)
+REQUESTS = st.fixed_dictionaries(
+    {"command": COMMANDS | VALUES, "arguments": ARGUMENTS | VALUES}, optional={"requested_at": VALUES}
+)
+NESTED = st.sampled_from(
+    [
+        b'{"command": "promote", "arguments": {"generation": ' + b"[" * depth + b"]" * depth + b"}}"
+        for depth in (90, 300, 450, 490, 900, 980, 5_000)
+    ]
+)
+CONTENTS = REQUESTS.map(lambda request: json.dumps(request).encode()) | NESTED | st.binary(max_size=200)
+
+
+@given(st.lists(CONTENTS, min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_whatever_command_files_hold_the_daemon_lives_and_consumes_them(contents: list[bytes]):
+    with tempfile.TemporaryDirectory() as directory:
+        config = configured(Path(directory))
+        make_directories(config)
+        with Store(config.database) as store:
+            service = Service(config, store, PlainProgress(), WorkContext(threading.Event(), once=True))
+            for number, content in enumerate(contents):
+                (config.commands_dir / f"{number:03}.json").write_bytes(content)
+            service._commands.poll()
+            assert os.listdir(config.commands_dir) == []
+            states = store.database.read("SELECT state, count(*) FROM _commands GROUP BY state")
+            assert dict(states).keys() <= {"done", "failed"}
+            assert sum(count for _, count in states) == len(contents)
+            service._marker.close()

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FAULTS = 65
+PLANNED = 65  # from 1 on, without a gap; those that users found have the numbers after them
 
 
 def fault_tests() -> list[tuple[int, str, str]]:
@@ -39,7 +39,7 @@ def table() -> str:
 
 
 def test_every_fault_has_a_test():
-    assert {number for number, _, _ in fault_tests()} == set(range(1, FAULTS + 1))
+    assert {number for number, _, _ in fault_tests()} >= set(range(1, PLANNED + 1))
     assert all(said for _, said, _ in fault_tests())
 
 

@@ -92,8 +92,8 @@ class Generations:
         return self._first_where("status = 'active'")
 
     def get(self, number: int) -> Generation | None:
-        """A generation by its number."""
-        return self._first_where("generation = ?", number)
+        """A generation by its number; None where there is none, as of every number beyond SQLite's 64 bits."""
+        return self._first_where("generation = ?", number) if number.bit_length() < 64 else None
 
     def by_status(self, status: str) -> list[Generation]:
         """All generations of a status; the retired ones in the order in which they were active last."""
