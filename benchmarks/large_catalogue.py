@@ -1,4 +1,4 @@
-"""What grows with the catalogue: appending, size, start-up, lookups and prefix searches, memory.
+"""What grows with the catalogue: appending, size, start-up, lookups, prefix searches, queries of users, memory.
 
     python benchmarks/large_catalogue.py --items 10000000 --directory /var/tmp
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import resource
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -90,6 +92,61 @@ def milliseconds(run: Callable[[int], object], count: int) -> str:
     return f"{statistics.median(times):.2f} / {sorted(times)[int(count * 0.99)]:.2f}"
 
 
+# Queries of users over `ids`: the view `semantic_ids`, or a plain table with the same rows. `mine` has 1,000 item IDs,
+# of which one in ten is unknown, and a number as INTEGER for each.
+QUERIES = {
+    "look-up of one item": "SELECT semantic_id FROM ids WHERE item_id = (SELECT item_id FROM mine LIMIT 1)",
+    "IN of 1,000": "SELECT semantic_id FROM ids WHERE item_id IN (SELECT item_id FROM mine)",
+    "JOIN of 1,000": "SELECT semantic_id FROM mine JOIN ids ON ids.item_id = mine.item_id",
+    "LEFT JOIN of 1,000": "SELECT semantic_id FROM mine LEFT JOIN ids ON ids.item_id = mine.item_id",
+    "LEFT JOIN of 1,000 numbers, CAST": "SELECT semantic_id FROM mine"
+    " LEFT JOIN ids ON ids.item_id = CAST(mine.number AS TEXT)",
+    "NOT EXISTS of 1,000": "SELECT item_id FROM mine WHERE NOT EXISTS"
+    " (SELECT 1 FROM ids WHERE ids.item_id = mine.item_id)",
+    "NOT IN of 1,000": "SELECT item_id FROM mine WHERE item_id NOT IN (SELECT item_id FROM ids)",
+    "prefix by GLOB": "SELECT item_id FROM ids WHERE semantic_id GLOB '12-50-*'",
+    "prefix by LIKE": "SELECT item_id FROM ids WHERE semantic_id LIKE '12-50-%'",
+    "ORDER BY item_id LIMIT 10": "SELECT * FROM ids ORDER BY item_id LIMIT 10",
+    "ORDER BY semantic_id LIMIT 10": "SELECT * FROM ids ORDER BY semantic_id LIMIT 10",
+    "count(*)": "SELECT count(*) FROM ids",
+    "GROUP BY semantic_id": "SELECT semantic_id, count(*) FROM ids GROUP BY semantic_id ORDER BY 2 DESC LIMIT 10",
+    "all rows": "SELECT item_id, semantic_id, suffix FROM ids",
+}
+
+
+def query_seconds(path: Path, item_id_of: Callable[[int], str], items: int) -> list[list[str]]:
+    """CPU time of users' queries through the view and through a plain table: the least of three."""
+    lines = []
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("CREATE TABLE plain AS SELECT item_id, semantic_id, suffix FROM semantic_ids")
+        connection.execute("CREATE UNIQUE INDEX plain_by_item_id ON plain(item_id)")
+        connection.execute("CREATE INDEX plain_by_semantic_id ON plain(semantic_id)")
+        connection.execute("CREATE TEMP TABLE mine (item_id TEXT, number INTEGER)")
+        chance = random.Random(2)
+        for number in range(1000):
+            item_id = item_id_of(chance.randrange(items)) if number % 10 else f"unknown-{number}"
+            connection.execute("INSERT INTO mine VALUES (?, ?)", (item_id, number))
+        connection.commit()
+        for what, sql in QUERIES.items():
+            seconds = {}
+            for source in ("semantic_ids", "plain"):
+                text = re.sub(r"\bids\b", source, sql)
+                connection.execute(text).fetchall()
+                seconds[source] = min(_cpu_seconds(connection, text) for _ in range(3))
+            view_ms, plain_ms = seconds["semantic_ids"] * 1e3, seconds["plain"] * 1e3
+            lines.append([what, f"{view_ms:,.2f}", f"{plain_ms:,.2f}", f"{view_ms / plain_ms:.1f}"])
+    finally:
+        connection.close()
+    return lines
+
+
+def _cpu_seconds(connection: sqlite3.Connection, sql: str) -> float:
+    started = time.process_time()
+    connection.execute(sql).fetchall()
+    return time.process_time() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=10_000_000)
@@ -146,6 +203,9 @@ def main() -> None:
         lines.append(["a process that reads the status, s", f"{time.perf_counter() - started:.2f}"])
         _report.heading(f"{arguments.items:,} items")
         _report.table(["", ""], lines)
+        lines = query_seconds(path, lambda number: item_ids(number, 1, arguments.order)[0], arguments.items)
+        _report.heading(f"Queries of {arguments.items:,} items by SQLite {sqlite3.sqlite_version}, CPU ms")
+        _report.table(["query", "view", "plain table", "ratio"], lines)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semid_daemon.store.write.store import Store
-from tests.store.catalogue import rows_of
+from tests.store.catalogue import batch, begin, codes, rows_of
 
 
 def test_wal_full_strict(tmp_path: Path, store: Store):
@@ -52,6 +52,43 @@ def test_joins_with_the_views_use_an_index(store: Store, sql: str):
     plan = [row[3] for row in rows_of(store, f"EXPLAIN QUERY PLAN {sql}")]
     assert not any(re.match(r"SCAN (i|[abs])\b|MATERIALIZE|CO-ROUTINE", step) for step in plan), plan
     assert not any("AUTOMATIC" in step for step in plan), plan
+
+
+def steps_of(store: Store, sql: str) -> int:
+    """Instructions of SQLite's machine that a query takes: work, whatever the speed of this machine."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store.database.connection.set_progress_handler(count, 1)
+    rows_of(store, sql)
+    store.database.connection.set_progress_handler(None, 0)
+    return steps
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT m.id, s.* FROM mine m LEFT JOIN semantic_ids s ON s.item_id = m.id",
+        "SELECT m.id, s.* FROM mine m LEFT JOIN all_semantic_ids s ON s.item_id = m.id AND s.generation = 1",
+        "SELECT m.id FROM mine m LEFT JOIN semantic_ids s ON s.item_id = m.id WHERE s.item_id IS NULL",
+        "SELECT id FROM mine WHERE NOT EXISTS (SELECT 1 FROM semantic_ids s WHERE s.item_id = mine.id)",
+        "SELECT m.id, s.* FROM mine m JOIN semantic_ids s ON s.item_id = m.id",
+        "SELECT * FROM semantic_ids WHERE item_id IN (SELECT id FROM mine)",
+        "SELECT * FROM semantic_ids ORDER BY item_id LIMIT 2",
+        "SELECT * FROM semantic_ids ORDER BY semantic_id LIMIT 2",
+    ],
+)
+def test_few_rows_cost_the_same_in_a_large_catalogue(store: Store, sql: str):
+    store.database.connection.execute('CREATE TEMP TABLE mine AS SELECT value AS id FROM json_each(\'["i1", "x"]\')')
+    ledger = begin(store, rows=2_010)
+    store.chunks.commit(ledger, batch(0, [f"i{number}" for number in range(10)]), codes(*[(0, 1)] * 10))
+    small = steps_of(store, sql)
+    store.chunks.commit(ledger, batch(10, [f"i{number}" for number in range(10, 2_010)]), codes(*[(2, 3)] * 2_000))
+    assert steps_of(store, sql) <= 1.1 * small
 
 
 def test_an_integer_key_joins_from_its_own_table(store: Store):
