@@ -387,6 +387,15 @@ def _check_together(config: Config, source: str) -> None:
                 f"{source}: {key}: {directory} lies inside the drop directory {config.drop_dir};"
                 " choose a directory outside it"
             )
+    done, rejected = config.done_dir.resolve(), config.rejected_dir.resolve()
+    if done.is_relative_to(rejected) or rejected.is_relative_to(done):
+        raise ConfigError(f"{source}: paths.rejected: {config.rejected_dir} and paths.done must lie apart")
+    for key in ("paths.drop", "paths.done", "paths.rejected"):
+        directory = directories[key].resolve()
+        own = [path.resolve() for path in (config.commands_dir, config.codebooks_dir, config.spool_dir)]
+        state = config.state_dir.resolve()
+        if state.is_relative_to(directory) or any(directory.is_relative_to(path) for path in own):
+            raise ConfigError(f"{source}: {key}: {directories[key]} would mix with the daemon's own files; move it")
 
 
 def sections() -> dict[str, tuple[msgspec.inspect.Field, ...]]:

@@ -24,8 +24,20 @@ class StateLockedError(SemidError):
     exit_code = 75
 
 
+class OwnerError(SemidError):
+    """The state directory, or a file in it, belongs to another user (EX_NOPERM)."""
+
+    exit_code = 77
+
+
 class StoreError(SemidError):
     """The database is missing, of another version, or unreadable."""
+
+
+class SchemaError(StoreError):
+    """The database was written by a newer semid; a restart does not help (EX_CONFIG)."""
+
+    exit_code = 78
 
 
 class CodebookError(SemidError):

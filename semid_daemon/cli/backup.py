@@ -12,6 +12,7 @@ import click
 from semid_daemon.base.atomic_file import atomic_write
 from semid_daemon.base.errors import CodebookError, ConfigError, MachineError
 from semid_daemon.cli.options import config_option
+from semid_daemon.cli.signals import exit_on_sigterm
 from semid_daemon.config import DEFAULT_NAME, Config, find_config, load_config
 from semid_daemon.store.read.snapshot import copy_database
 
@@ -31,12 +32,13 @@ def backup(config_path: Path | None, target: Path) -> None:
     Move files that were finished after the backup from done/ back to the drop directory.
     """
     path = find_config(config_path)
-    size_bytes = make_backup(load_config(path), path, target)
+    with exit_on_sigterm():
+        size_bytes = make_backup(load_config(path), path, target)
     click.echo(f"{target}: {size_bytes / 2**20:,.1f} MB", err=True)
 
 
 def make_backup(config: Config, settings: Path, target: Path) -> int:
-    """Write a backup to `target`, which must not exist. Returns its size in bytes.
+    """Write a backup to `target`, which must not exist. Returns its size in bytes. Others may never read it.
 
     The database is copied first: the codebooks and the spooled rows that the copy names exist then, and never change.
     Raises StoreError, CodebookError, ConfigError or MachineError.
@@ -47,7 +49,7 @@ def make_backup(config: Config, settings: Path, target: Path) -> int:
         with tempfile.TemporaryDirectory(prefix=".semid-backup-", dir=target.absolute().parent) as directory:
             database = Path(directory) / config.database.name
             fingerprints = copy_database(config.database, database)
-            with atomic_write(target) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+            with atomic_write(target, mode=0o640) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
                 archive.add(settings, DEFAULT_NAME)
                 archive.add(database, database.name)
                 for fingerprint in fingerprints:

@@ -15,11 +15,13 @@ from typing import Literal
 import click
 
 from semid_daemon.base.errors import CodebookError, ConfigError
+from semid_daemon.base.process import working_directory
 from semid_daemon.base.text import escape
 from semid_daemon.cli.options import config_option, json_option
 from semid_daemon.codebooks.files import codebook_path, load_codebooks
 from semid_daemon.codebooks.spool import segment_path
 from semid_daemon.config import Config, find_config, load_config
+from semid_daemon.daemon.state_lock import user_name
 from semid_daemon.drop.locate import find_source
 from semid_daemon.store.read.checks import DatabaseReport, KeptFile, check_database
 from semid_daemon.store.read.connection import UnavailableError, sqlite_version
@@ -58,12 +60,14 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
       1   some error was found
     """
     findings = []
-    for finding in examine(load_config(find_config(config_path))):
-        findings.append(finding)
-        if not as_json:
-            click.echo(f"{finding.level:<8} {finding.check:<12} {escape(finding.message)}")
-            if finding.remedy:
-                click.echo(f"{'':<21} {finding.remedy}")
+    config = load_config(find_config(config_path))
+    with working_directory(config.root):
+        for finding in examine(config):
+            findings.append(finding)
+            if not as_json:
+                click.echo(f"{finding.level:<8} {finding.check:<12} {escape(finding.message)}")
+                if finding.remedy:
+                    click.echo(f"{'':<21} {finding.remedy}")
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings]))
     if any(finding.level == "error" for finding in findings):
@@ -82,6 +86,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from _files(config, report)
     yield from _embeddings(config, report)
     yield from _directories(config)
+    yield from _owners(config)
     yield from _space(config)
     yield from _watching(config)
     yield from _device(config)
@@ -190,6 +195,30 @@ def _directories(config: Config) -> Iterator[Finding]:
             yield Finding("error", "directories", f"{name}: {existing} is not readable and writable", remedy)
     if not faults:
         yield Finding("ok", "directories", "all exist, readable and writable")
+
+
+def _owners(config: Config) -> Iterator[Finding]:
+    """Does everything that the daemon writes belong to its user? Commands may come from others."""
+    if not config.state_dir.is_dir():
+        return
+    owner = config.state_dir.stat().st_uid
+    foreign = [path for path in _below(config.state_dir) if config.commands_dir not in path.parents]
+    for directory in (config.done_dir, config.rejected_dir):
+        if directory.is_dir():  # its files belong to their producers
+            foreign += [path for path in (directory, *_below(directory)) if path.is_dir() and not path.is_symlink()]
+    foreign = [path for path in foreign if os.path.lexists(path) and path.lstat().st_uid != owner]
+    if foreign:
+        named = ", ".join(map(str, foreign[:5]))
+        message = f"{len(foreign):,} files and directories do not belong to {user_name(owner)}: {named}"
+        places = " ".join(str(path) for path in (config.state_dir, config.done_dir, config.rejected_dir))
+        yield Finding("error", "owners", message, f"stop the daemon, then `chown -R {user_name(owner)} {places}`")
+    else:
+        yield Finding("ok", "owners", f"all files of the daemon belong to {user_name(owner)}")
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    for path, directories, names in os.walk(directory):
+        yield from (Path(path, name) for name in (*directories, *names))
 
 
 def _space(config: Config) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from semid_daemon.base.output import refuse_special
 from semid_daemon.base.text import escape
 from semid_daemon.cli.options import GENERATION, config_option, optional_config
 from semid_daemon.cli.signals import exit_on_sigterm
@@ -60,6 +61,7 @@ def encode(
     """
     if codebook_file is not None and generation is not None:
         raise click.UsageError("give --codebooks or --generation")
+    refuse_special(out)
     # torch takes seconds to import; --help and wrong options do not wait for it.
     from semid_daemon.cli.parquet_encoder import encode_files
     from semid_daemon.codebooks.api import Codebooks

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from semid_daemon.base.errors import SemidError
+from semid_daemon.base.process import private_umask
 from semid_daemon.base.text import printable
 
 
@@ -64,7 +65,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with private_umask():
+                return super().invoke(context)
         except SemidError as error:
             if context.params.get("debug"):
                 raise

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from semid_daemon.base.errors import ConfigError
+from semid_daemon.base.output import refuse_special
 from semid_daemon.base.text import escape
 from semid_daemon.cli.options import config_option, json_option, wait_option
 from semid_daemon.cli.requests import ask
@@ -51,6 +52,8 @@ def import_codebooks(
     semid import-codebooks checkpoint_000_000030.ckpt
     semid import-codebooks index.faiss -o codebooks.safetensors
     """
+    if out is not None:
+        refuse_special(out)
     foreign = read_foreign(file, normalize)
     codebooks = foreign.codebooks
     click.echo(

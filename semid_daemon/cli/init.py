@@ -13,7 +13,8 @@ from semid_daemon.store.write.store import Store
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-def init(directory: Path) -> None:
+@click.option("--anew", is_flag=True, help="Begin a new database although done/ holds files of a former one.")
+def init(directory: Path, anew: bool) -> None:
     """Make a catalogue in DIRECTORY: semid.toml, the drop directory, and the database.
 
     An existing semid.toml is kept as it is; missing directories and a missing database are made.
@@ -27,7 +28,7 @@ def init(directory: Path) -> None:
     if not path.exists():
         path.write_text(template(), encoding="utf-8")
     config = load_config(path)
-    make_directories(config)
+    make_directories(config, anew=anew)
     with hold_state(config.state_dir):
         Store(config.database).close()
     click.echo(f"settings   {path}", err=True)

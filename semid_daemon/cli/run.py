@@ -27,8 +27,8 @@ def run(config_path: Path | None, once: bool, quiet: bool, log_json: bool) -> No
     The log goes to stderr: a progress bar with lines above it on a terminal, lines with priorities in systemd's
     journal, plain lines elsewhere. The catalogue keeps the same events: SELECT * FROM events.
 
-    SIGTERM or Ctrl-C stops the daemon after the current chunk, with exit status 0; a second one stops it at once.
-    The next run continues where this one stopped, whatever the reason.
+    SIGTERM, SIGHUP or Ctrl-C stops the daemon after the current chunk, with exit status 0; a second one stops it at
+    once. The next run continues where this one stopped, whatever the reason.
 
     \b
     semid run -c catalogue/semid.toml
@@ -40,7 +40,8 @@ def run(config_path: Path | None, once: bool, quiet: bool, log_json: bool) -> No
       1   with --once: some file, or the drop directory, could not be read just now
       3   with --once: some file was rejected; `<name>.reason.txt` beside it says why
       75  another daemon holds the state directory
-      78  the configuration cannot be used
+      77  the state directory, or a file in it, belongs to another user
+      78  the configuration cannot be used, or a newer semid wrote the database
     """
     form = form_of_log(as_json=log_json)
     try:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from semid_daemon.base.process import working_directory
 from semid_daemon.config import Config
 from semid_daemon.daemon.outcome import Outcome
 from semid_daemon.daemon.state_lock import hold_state, make_directories
@@ -18,7 +19,7 @@ from semid_daemon.runtime.progress import start_logging
 
 
 def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | None = None) -> Outcome:
-    """Run the daemon in this process until SIGTERM or SIGINT; with `once`, until everything is handled.
+    """Run the daemon in this process until SIGTERM, SIGINT or SIGHUP; with `once`, until everything is handled.
 
     Raises SemidError: the state directory is held by another daemon, the database or the device cannot be used.
     """
@@ -28,7 +29,12 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
     notifier.alive("starting")
     make_directories(config)
     stop = threading.Event()
-    with contextlib.closing(notifier), hold_state(config.state_dir) as lock, _stop_signals(stop):
+    with (
+        working_directory(config.root),
+        contextlib.closing(notifier),
+        hold_state(config.state_dir) as lock,
+        _stop_signals(stop),
+    ):
         progress = start_logging(form or form_of_log(), quiet=quiet)
         # Only now: torch takes seconds to import, and a second daemon should be refused at once.
         from semid_daemon.daemon.service import Service
@@ -42,13 +48,18 @@ def run_daemon(config: Config, *, once: bool, quiet: bool = False, form: Form | 
 
 @contextlib.contextmanager
 def _stop_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; a second one takes its usual course."""
+    """SIGTERM, SIGINT and SIGHUP set `stop`; a second one takes its usual course.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
+    """
 
     def handle(number: int, frame: object) -> None:
         stop.set()
         signal.signal(number, previous[signal.Signals(number)])
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ from semid_daemon.base.atomic_file import sync_directory, sync_tree
 from semid_daemon.base.clock import utc_now
 from semid_daemon.base.errors import MachineError, StoreError
 from semid_daemon.base.failpoints import failpoint
+from semid_daemon.base.output import refuse_special
 from semid_daemon.base.text import cut_name
 from semid_daemon.base.types import Codebooks
 from semid_daemon.export.job import ExportError, Form, IdType, Job
@@ -97,6 +98,8 @@ def export(
 
 def check_place(form: Form, out: Path) -> None:
     """Raises ExportError when an export of this form cannot go there."""
+    for path in (out, out.with_name(out.name + MAP_SUFFIX), out.with_name(out.name + ORIGIN_SUFFIX)):
+        refuse_special(path)
     if not out.parent.is_dir():
         raise ExportError(f"{out.parent}: no such directory; make it first")
     if form.directory and out.exists() and (not out.is_dir() or any(out.iterdir())):

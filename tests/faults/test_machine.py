@@ -130,6 +130,7 @@ def test_fault_54_database_gone(trained: Config, emptied: bool):
         assert "restore a backup, or remove the codebooks" in refused.stderr
     for path in trained.codebooks_dir.iterdir():
         path.unlink()
+    assert semid("init", "--anew", trained.root).returncode == 0
     run(trained)
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from semid_daemon.config import Config
+from semid_daemon.cli.backup import make_backup
+from semid_daemon.cli.doctor import examine
+from semid_daemon.config import Config, load_config
+from semid_daemon.daemon.state_lock import user_name
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
+    SEMID,
     assert_sound_after_restart,
     live,
     query,
     semid,
+    start,
+    state_of,
     trained_catalogue,
     wait_until,
 )
@@ -59,3 +67,77 @@ def test_fault_67_thousands_of_commands(trained: Config, clustered: Rows):
         wait_until(lambda: not (trained.drop_dir / "b.npz").exists())
         wait_until(lambda: not os.listdir(trained.commands_dir), timeout_s=300)
     assert_sound_after_restart(trained, 100)
+
+
+def test_fault_70_another_user_than_the_owner(trained: Config):
+    """a writing command by another user than the owner: refused, naming the owner; doctor finds foreign files"""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(trained.codebooks_dir, 65534, 65534)
+    found = [finding for finding in examine(trained) if finding.check == "owners"]
+    assert [finding.level for finding in found] == ["error"]
+    assert str(trained.codebooks_dir) in found[0].message
+    os.chown(trained.codebooks_dir, 0, 0)
+    os.chown(trained.state_dir, 65534, 65534)
+    for command in (["run", "--once", "-c", trained.root / "semid.toml"], ["init", trained.root]):
+        refused = semid(*command)
+        assert refused.returncode == 77
+        assert f"belongs to {user_name(65534)}" in refused.stderr
+
+
+def test_fault_70_nobody_else_may_read(tmp_path: Path):
+    """directories, databases and backups are closed to other users whatever the umask"""
+    assert semid("init", tmp_path / "made").returncode == 0
+    make_backup(load_config(tmp_path / "made/semid.toml"), tmp_path / "made/semid.toml", tmp_path / "b.tar")
+    paths = [*(tmp_path / "made").rglob("*"), tmp_path / "made", tmp_path / "b.tar"]
+    assert [path for path in paths if path.stat().st_mode & 0o027] == []
+
+
+def test_fault_71_the_working_directory_is_gone(trained: Config):
+    """the working directory is gone: run and doctor compute all the same"""
+    gone = trained.root / "gone"
+    for command in ("run --once", "doctor"):
+        gone.mkdir()
+        script = f'cd {gone} && rmdir {gone} && exec "$@"'
+        arguments = [*SEMID, *command.split(), "-c", str(trained.root / "semid.toml")]
+        done = subprocess.run(["sh", "-c", script, "sh", *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "oneMKL" not in done.stderr
+
+
+def test_fault_72_output_onto_a_link_or_fifo(trained: Config):
+    """output onto a FIFO, device or link: refused, and what was there stays"""
+    (trained.root / "real.csv").write_text("mine")
+    (trained.root / "link").symlink_to("real.csv")
+    os.mkfifo(trained.root / "pipe")
+    for out in (trained.root / "link", trained.root / "pipe", "-"):
+        refused = semid("export", "--format", "csv", out, "-c", trained.root / "semid.toml", cwd=trained.root)
+        assert refused.returncode == 78, refused.stderr
+    assert (trained.root / "link").is_symlink()
+    assert (trained.root / "pipe").is_fifo()
+    assert (trained.root / "real.csv").read_text() == "mine"
+    assert not (trained.root / "-").exists()
+
+
+def test_fault_83_the_state_disk_is_not_mounted(trained: Config):
+    """the state disk is not mounted: no second catalogue begins while done/ holds files, unless on purpose"""
+    trained.state_dir.rename(trained.root / "disk")
+    for command in (["run", "--once", "-c", trained.root / "semid.toml"], ["init", trained.root]):
+        refused = semid(*command)
+        assert refused.returncode == 1
+        assert "holds finished files" in refused.stderr
+        assert not trained.state_dir.exists()
+    (trained.root / "disk").rename(trained.state_dir)
+    assert_sound_after_restart(trained, 70)
+
+
+def test_a_hang_up_ends_the_daemon_in_order(trained: Config):
+    daemon = start(trained)
+    try:
+        wait_until(lambda: state_of(trained) == "idle")
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.wait(timeout=60) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert state_of(trained) == "stopped"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from semid_daemon.base.errors import MachineError, StoreError
+from semid_daemon.base.errors import MachineError, SchemaError, StoreError
 from semid_daemon.base.failpoints import failpoint
 from semid_daemon.store.read.connection import connect_readonly
 from semid_daemon.store.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -94,7 +94,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
     if application_id != APPLICATION_ID and (application_id or version or tables):
         raise StoreError(f"{path}: a database of another program; choose another paths.state")
     if version > SCHEMA_VERSION:
-        raise StoreError(
+        raise SchemaError(
             f"{path}: written by a newer semid (schema {version}, this one knows {SCHEMA_VERSION});"
             " upgrade semid, or restore a backup made before"
         )
