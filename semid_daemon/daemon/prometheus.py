@@ -41,7 +41,7 @@ def exposition(families: Iterable[Family], labels: Mapping[str, str]) -> str:
             continue
         lines += [f"# HELP {family.name} {_escaped(family.help)}", f"# TYPE {family.name} {family.kind}"]
         for own, value in family.samples:
-            text = ",".join(f'{name}="{_escaped(each, quotes=True)}"' for name, each in {**labels, **own}.items())
+            text = ",".join(f'{name}="{_escaped(label, quotes=True)}"' for name, label in {**labels, **own}.items())
             lines.append(f"{family.name}{{{text}}} {float(value)!r}")
     return "\n".join(lines) + "\n"
 
