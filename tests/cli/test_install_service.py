@@ -62,7 +62,7 @@ def test_what_every_unit_promises():
     assert "MemoryDenyWriteExecute" not in unit
     assert unit["Type"] == ["notify"]
     assert unit["Restart"] == ["on-failure"]
-    assert unit["RestartPreventExitStatus"] == ["78"]
+    assert unit["RestartPreventExitStatus"] == ["77 78"]
     assert unit["KillMode"] == ["mixed"]
     assert unit["User"] == unit["Group"] == unit["StateDirectory"] == ["semid"]
     assert int(unit["LimitNOFILE"][0]) >= 65536
