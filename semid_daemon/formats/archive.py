@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.budget import check_unfolding
 from semid_daemon.formats.byte_ranges import ByteRange, FileRange, ZipMember, read_at, size_of
 from semid_daemon.formats.faults import show
 
@@ -25,9 +26,7 @@ _END64 = b"PK\x06\x06"
 _MAX_COMMENT = 0xFFFF
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 # A central directory of an archive of arrays has one short entry per array.
-_MAX_DIRECTORY_BYTES = 16 << 20
-_BOMB_RATIO = 1000
-_BOMB_BYTES = 64 << 20
+_MAX_DIRECTORY_BYTES = 4 << 20
 _ENCRYPTED = 0x1
 _UNSAFE_NAME = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.([/\\]|$)|\0")
 _VERIFY_BYTES = 1 << 20
@@ -94,11 +93,7 @@ def open_archive(stream: BinaryIO) -> Archive:
             raise BadFileError(f"zip member {show(name)} occurs twice; write each array once")
         if info.flag_bits & _ENCRYPTED:
             raise BadFileError(f"zip member {show(name)} is encrypted; write it without a password")
-        if info.file_size > _BOMB_BYTES and info.file_size > _BOMB_RATIO * info.compress_size:
-            raise BadFileError(
-                f"zip member {show(name)} declares {info.file_size:,} bytes in {info.compress_size:,};"
-                " more than 1,000 times as much is refused: save it uncompressed"
-            )
+        check_unfolding(f"zip member {show(name)}", info.file_size, info.compress_size, "save it uncompressed")
         members[name] = info
     return Archive(stream, archive, members)
 

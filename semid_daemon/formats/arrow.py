@@ -16,6 +16,7 @@ import pyarrow.ipc as ipc
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.formats.budget import check_held, check_unfolding
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors
 from semid_daemon.formats.sidecar import IdSource
@@ -24,6 +25,7 @@ _MAGIC = b"ARROW1"
 # A batch is held in memory as a whole.
 _MAX_BATCH_BYTES = 2 << 30
 _MAX_METADATA_BYTES = 64 << 20
+_SMALLER = "write smaller ones (write_table's max_chunksize, write_feather's chunksize)"
 _CONTINUATION = b"\xff\xff\xff\xff"
 _RECORD_BATCH = 3
 
@@ -67,6 +69,7 @@ def _pieces(stream: BinaryIO, columns: Columns, batch_rows: list[int], start_row
         part = batch.slice(skip)
         ids: Array | None = None if columns.id_name is None else part.column(columns.id_name)
         yield part.column(columns.vector_name), ids
+        del batch, part, ids  # before the next one is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,29 @@ def _batch_rows(stream: BinaryIO) -> list[int]:
     return rows
 
 
+def _check_decoded(stream: BinaryIO, index: int, header: _Table, start: int, body: int) -> None:
+    """Each compressed buffer begins with its decoded size; a batch is decoded whole."""
+    if header.field(3) is None or header.field(2) is None:
+        return
+    vector = header.follow(2)
+    decoded = 0
+    for number in range(_unpack("<I", header.data, vector)):
+        offset = _unpack("<q", header.data, vector + 4 + 16 * number)
+        length = _unpack("<q", header.data, vector + 12 + 16 * number)
+        if not 0 <= offset <= body or not 0 <= length <= body - offset:
+            raise BadFileError(f"record batch {index} has a buffer outside of it; write it again")
+        if length >= 8:
+            size = _unpack("<q", read_at(stream, start + offset, 8), 0)
+            decoded += max(size, length - 8 if size == -1 else 0)
+    check_unfolding(f"record batch {index}", decoded, body, "write it without compression")
+    check_held(f"record batch {index}", decoded, _SMALLER)
+
+
 def _rows_of(stream: BinaryIO, index: int, offset: int, metadata: int, body: int, size: int) -> int:
     if min(offset, metadata, body) < 0 or offset + metadata + body > size:
         raise BadFileError(f"record batch {index} lies outside the file; write it again")
     if body > _MAX_BATCH_BYTES:
-        raise BadFileError(
-            f"record batch {index} has {body:,} bytes, more than {_MAX_BATCH_BYTES:,};"
-            " write smaller ones (write_table's max_chunksize, write_feather's chunksize)"
-        )
+        raise BadFileError(f"record batch {index} has {body:,} bytes, more than {_MAX_BATCH_BYTES:,}; {_SMALLER}")
     if metadata > _MAX_METADATA_BYTES:
         raise BadFileError(f"record batch {index} has metadata of {metadata:,} bytes; write it again")
     head = read_at(stream, offset, metadata)
@@ -139,7 +157,9 @@ def _rows_of(stream: BinaryIO, index: int, offset: int, metadata: int, body: int
     kind = message.field(1)
     if kind is None or message.data[kind] != _RECORD_BATCH:
         raise BadFileError(f"record batch {index} is of another kind; write it again")
-    length = _Table(message.data, message.follow(2)).field(0)
+    header = _Table(message.data, message.follow(2))
+    _check_decoded(stream, index, header, offset + metadata, body)
+    length = header.field(0)
     rows = 0 if length is None else _unpack("<q", message.data, length)
     if rows < 0:
         raise BadFileError(f"record batch {index} has a negative number of rows; write it again")

@@ -8,13 +8,30 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.base.types import EmbeddingBatch, FloatArray
-from semid_daemon.formats.faults import NULL_EMBEDDING, WRONG_LENGTH, content_errors, quoted_field, show
+from semid_daemon.formats.faults import (
+    ID_NOT_TEXT,
+    ID_TOO_LONG,
+    NULL_EMBEDDING,
+    WRONG_LENGTH,
+    content_errors,
+    quoted_field,
+    show,
+)
 from semid_daemon.formats.fields import check_dim, pick_ids, pick_vectors
-from semid_daemon.formats.item_ids import IDS_WANTED, IdBlock, IdColumn, checked, listed_ids, texts_from_bytes
+from semid_daemon.formats.item_ids import (
+    IDS_WANTED,
+    MAX_ID_BYTES,
+    IdBlock,
+    IdColumn,
+    checked,
+    listed_ids,
+    texts_from_bytes,
+)
 from semid_daemon.formats.rows import chunk_bounds, make_batch
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import Empty, empty_rows
@@ -148,16 +165,41 @@ def _numbers(values: Array) -> np.ndarray[Any, Any]:
 def ids_of(array: Array) -> IdBlock:
     """Item IDs of an array of text, bytes or integers, plain or dictionary-encoded."""
     if pt.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        return _ids_of_dictionary(array)
     if pt.is_integer(array.type):
         if array.null_count:
             return listed_ids(array.to_pylist(), "item IDs").read(0, len(array))
         return checked(list(map(str, array.to_numpy().tolist())))
     # As bytes, so that text that is not UTF-8 is a fault of its row and not of the file.
-    if pt.is_string_view(array.type):
-        array = array.cast(pa.binary_view())
+    if pt.is_string_view(array.type) or pt.is_binary_view(array.type):
+        return _ids_of_views(array)
     array = array.cast(pa.large_binary())
     return texts_from_bytes(array.to_numpy(zero_copy_only=False).tolist())
+
+
+def _ids_of_views(array: Array) -> IdBlock:
+    """A view is 16 bytes that begin with a length; many of them may show the same long text, which is left out."""
+    views = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset : 4 * (array.offset + len(array)) : 4]
+    nulls = array.is_null().to_numpy(zero_copy_only=False)
+    long = np.flatnonzero((views > MAX_ID_BYTES) & ~nulls).tolist()
+    if long:
+        left_out, as_bytes = set(long), array.cast(pa.binary_view())
+        values = [None if row in left_out else as_bytes[row].as_py() for row in range(len(array))]
+        block = texts_from_bytes(values)
+        return IdBlock(block.texts, block.faults | dict.fromkeys(long, ID_TOO_LONG))
+    return ids_of(array.cast(pa.binary_view()).cast(pa.large_binary()))
+
+
+def _ids_of_dictionary(array: Array) -> IdBlock:
+    """Each text that occurs is made once, however many rows name it."""
+    rows = array.indices
+    used = rows.unique()
+    named = ids_of(array.dictionary.take(used.drop_null()))
+    texts = [*named.texts, ""]
+    places = pc.fill_null(pc.index_in(rows, used.drop_null()), len(named.texts)).to_numpy().tolist()
+    faults = named.faults | {len(named.texts): ID_NOT_TEXT}
+    found = {row: faults[place] for row, place in enumerate(places) if place in faults}
+    return IdBlock([texts[place] for place in places], found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +235,7 @@ class ColumnSource:
             while filled < count:
                 with content_errors(self.format, pa.ArrowException):
                     if vectors is None or not len(vectors):
+                        vectors = ids = None  # before the next ones are read
                         vectors, ids = self._next(pieces, first + filled)
                     taken = min(count - filled, len(vectors))
                     found = vectors_into(vectors.slice(0, taken), values_ND[filled : filled + taken])

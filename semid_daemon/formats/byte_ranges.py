@@ -9,9 +9,11 @@ import io
 import zipfile
 from typing import BinaryIO, Protocol
 
-from semid_daemon.base.errors import IncompleteFileError
+from semid_daemon.base.errors import BadFileError, IncompleteFileError
 
 _SKIP_BYTES = 1 << 20
+# Columns of a compressed array cannot be sought; up to this size it is decompressed into memory.
+_MAX_FORTRAN_BYTES = 256 << 20
 
 
 class ByteRange(Protocol):
@@ -74,6 +76,18 @@ class ZipMember:
             self._position += len(piece)
         _fill(self._member, buffer)
         self._position += len(buffer)
+
+
+def in_memory(byte_range: ByteRange, what: str) -> ByteRange:
+    """A compressed array in Fortran order, decompressed. Raises BadFileError if it is large."""
+    if byte_range.size > _MAX_FORTRAN_BYTES:
+        raise BadFileError(
+            f"{what} is {byte_range.size:,} bytes, compressed and in Fortran order;"
+            " save it in C order (numpy.ascontiguousarray)"
+        )
+    whole = bytearray(byte_range.size)
+    byte_range.read_into(0, memoryview(whole))
+    return FileRange(io.BytesIO(whole), 0, byte_range.size)
 
 
 def _fill(stream: BinaryIO | zipfile.ZipExtFile, buffer: memoryview) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection
 
 from semid_daemon.base.drop_file import FieldNames
@@ -13,6 +14,9 @@ VECTOR_NAMES = ("embeddings", "embedding", "emb", "vectors", "vector", "x")
 
 # The same bound as quantizer.dim in the configuration.
 MAX_DIM = 65_536
+
+# Each is opened, for a hint in a message.
+_MOST_TRIED = 64
 
 FLOATS_WANTED = "save the vectors as float16, bfloat16, float32 or float64"
 
@@ -45,7 +49,7 @@ def pick_vectors(names: Collection[str], fields: FieldNames, looks_like_vectors:
         if name in names:
             return name
     message = f"no field named {', '.join(VECTOR_NAMES)} (found {show_names(names)})"
-    alike = [name for name in names if looks_like_vectors(name)]
+    alike = [name for name in itertools.islice(names, _MOST_TRIED) if looks_like_vectors(name)]
     if len(alike) == 1:
         raise BadFileError(
             f"{message}; {show(alike[0])} looks like the vectors: rename it to embeddings, or set ingest.vector_field"

@@ -18,14 +18,17 @@ IDS_WANTED = "save item IDs as text or integers"
 
 # Wide text arrays are read in slices of this size, whatever the chunk.
 _SLICE_BYTES = 16 << 20
-# np.str_ of 1 MB strings takes 4 MB a row; anything far above is no array of item IDs.
-_MAX_ITEM_BYTES = 64 << 20
+# np.str_ of 1 MB strings takes 4 MB a row; anything above is no array of item IDs.
+_MAX_ITEM_BYTES = 4 << 20
 _LAST_CODE_POINT = 0x10FFFF
 
 
 @dataclass(frozen=True, slots=True)
 class IdBlock:
-    """Item IDs of consecutive rows; `faults` maps the rows (0...) whose ID cannot be used to a reason."""
+    """Item IDs of consecutive rows; `faults` maps the rows (0...) whose ID cannot be used to a reason.
+
+    The text of such a row is empty, however long its ID was.
+    """
 
     texts: list[str]
     faults: dict[int, str] = field(default_factory=dict)
@@ -148,6 +151,8 @@ def checked(texts: list[str], faults: dict[int, str] | None = None, *, rows: int
     for row, text in enumerate(texts):
         if row not in found and (reason := _fault_of(text)):
             found[row] = reason
+    for row in found:
+        texts[row] = ""
     return IdBlock(texts, found)
 
 

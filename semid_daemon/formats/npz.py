@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from typing import BinaryIO
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
-from semid_daemon.formats.byte_ranges import ByteRange, FileRange, ZipMember
+from semid_daemon.formats.byte_ranges import ZipMember, in_memory
 from semid_daemon.formats.faults import content_errors, quoted_field
 from semid_daemon.formats.fields import pick_ids, pick_vectors
 from semid_daemon.formats.item_ids import IdColumn
@@ -16,9 +15,6 @@ from semid_daemon.formats.npy import vector_array
 from semid_daemon.formats.npy_header import id_array, read_npy_header
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
-
-# Columns of a compressed array cannot be sought; up to this size it is decompressed into memory.
-_MAX_FORTRAN_BYTES = 256 << 20
 
 
 def open_npz(stream: BinaryIO, id_source: IdSource) -> ArraySource:
@@ -31,7 +27,7 @@ def open_npz(stream: BinaryIO, id_source: IdSource) -> ArraySource:
     header = read_npy_header(byte_range, what)
     vectors = vector_array(byte_range, header, what)
     if header.fortran and isinstance(byte_range, ZipMember):
-        vectors = vector_array(_in_memory(byte_range, what), header, what)
+        vectors = vector_array(in_memory(byte_range, what), header, what)
 
     used = [members[vector_name]]
     id_name = pick_ids(members, id_source.fields, sidecar=id_source.sidecar is not None)
@@ -65,14 +61,3 @@ def _looks_like_vectors(archive: Archive, members: dict[str, str], name: str) ->
     except BadFileError:
         return False
     return header.dtype.kind == "f" and len(header.shape) == 2
-
-
-def _in_memory(byte_range: ByteRange, what: str) -> ByteRange:
-    if byte_range.size > _MAX_FORTRAN_BYTES:
-        raise BadFileError(
-            f"{what} is {byte_range.size:,} bytes, compressed and in Fortran order;"
-            " save it in C order (numpy.ascontiguousarray)"
-        )
-    whole = bytearray(byte_range.size)
-    byte_range.read_into(0, memoryview(whole))
-    return FileRange(io.BytesIO(whole), 0, byte_range.size)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pieces, choose_columns, dim_of
+from semid_daemon.formats.budget import check_unfolding
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors, quoted_field
 from semid_daemon.formats.parquet_footer import RowGroup, row_groups
@@ -24,8 +25,6 @@ _THRIFT_ITEMS = 1_000_000
 _BUFFER_BYTES = 1 << 20
 _PIECE_BYTES = 4 << 20
 _ITEM_BYTES = {"float16": 2, "float32": 4, "float64": 8}
-_BOMB_RATIO = 1000
-_BOMB_BYTES = 64 << 20
 _PEEK_ROWS = 64
 
 
@@ -48,9 +47,11 @@ def open_parquet(stream: BinaryIO, id_source: IdSource) -> ColumnSource:
     return ColumnSource("parquet", rows, dim, columns, ids, id_name, pieces)
 
 
-def _reader(stream: BinaryIO) -> Any:
+def _reader(stream: BinaryIO, id_name: str | None = None) -> Any:
+    """Text in the column of item IDs stays encoded by its dictionary: rows may name one long text many times."""
     return pq.ParquetFile(
         stream,
+        read_dictionary=None if id_name is None else [id_name],
         memory_map=False,
         pre_buffer=False,
         buffer_size=_BUFFER_BYTES,
@@ -82,12 +83,9 @@ def _check_groups(groups: list[RowGroup], columns: Columns, width: int) -> list[
         for chunk in group.columns:
             # Run-length encoding makes millions of numbers from a few bytes.
             declared = chunk.values * _ITEM_BYTES[columns.dtype]
-            wanted = chunk.field in columns.names and declared > _BOMB_BYTES
-            if wanted and declared > _BOMB_RATIO * chunk.compressed_bytes:
-                raise BadFileError(
-                    f"{quoted_field(chunk.field)} declares {declared:,} bytes in {chunk.compressed_bytes:,};"
-                    " more than 1,000 times as much is refused: write it without dictionary and compression"
-                )
+            if chunk.field in columns.names:
+                remedy = "write it without dictionary and compression"
+                check_unfolding(quoted_field(chunk.field), declared, chunk.compressed_bytes, remedy)
     return [group.rows for group in groups]
 
 
@@ -105,7 +103,7 @@ def _pieces(
 ) -> Pieces:
     """The rows from `start_row` on; groups before it are not read."""
     with content_errors("parquet", pa.ArrowException):
-        file = _reader(stream)
+        file = _reader(stream, columns.id_name)
     piece_rows = max(1, min(chunk_rows, _PIECE_BYTES // (dim * _ITEM_BYTES[columns.dtype])))
     before = 0
     for group, declared in enumerate(group_rows):

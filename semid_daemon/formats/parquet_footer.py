@@ -11,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from semid_daemon.formats.budget import check_metadata
+
 _MAX_DEPTH = 32
+_STRUCT = 12
+# What a struct (the smallest takes one byte) and another value of a list take in memory.
+_STRUCT_BYTES = 256
+_VALUE_BYTES = 64
 _Kind = TypeVar("_Kind")
 
 
@@ -62,10 +68,12 @@ class _Compact:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._cost_bytes = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
         if depth > _MAX_DEPTH:
             raise ValueError("metadata is nested too deeply")
+        self._count(1, _STRUCT_BYTES)
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -86,7 +94,7 @@ class _Compact:
                 return self._take(self._unsigned())
             case 9 | 10:
                 return self._list(depth)
-            case 12:
+            case 12:  # _STRUCT
                 return self.struct(depth + 1)
         raise ValueError(f"metadata has a value of unknown type {kind}")
 
@@ -97,7 +105,13 @@ class _Compact:
         count = head >> 4 if head >> 4 != 15 else self._unsigned()
         if count > len(self._data) - self._at:  # every value takes a byte at least
             raise ValueError("metadata has a list longer than itself")
+        self._count(count, _STRUCT_BYTES if head & 0x0F == _STRUCT else _VALUE_BYTES)
         return [self._value(head & 0x0F, depth + 1) for _ in range(count)]
+
+    def _count(self, values: int, size_bytes: int) -> None:
+        """Before they are made: here, and once more in pyarrow."""
+        self._cost_bytes += values * size_bytes
+        check_metadata("its footer", self._cost_bytes, "write fewer columns and row groups")
 
     def _byte(self) -> int:
         value = self._data[self._at]

@@ -10,7 +10,7 @@ import numpy as np
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
-from semid_daemon.formats.byte_ranges import ByteRange
+from semid_daemon.formats.byte_ranges import ByteRange, ZipMember, in_memory
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
@@ -149,6 +149,8 @@ def vectors_of(file: TorchFile, tensor: Tensor, what: str) -> VectorArray:
     if fortran and not _is_packed(tensor.shape[::-1], tensor.stride[::-1]):
         raise BadFileError(f"{what} is a view with strides {show_shape(tensor.stride)}; save tensor.contiguous()")
     byte_range, offset = file.byte_range(tensor, stored.raw.itemsize, what)
+    if fortran and isinstance(byte_range, ZipMember):
+        byte_range = in_memory(byte_range, what)
     return VectorArray(byte_range, offset, rows, dim, stored, fortran)
 
 

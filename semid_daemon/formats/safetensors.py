@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
+from semid_daemon.formats.budget import check_metadata, json_cost
 from semid_daemon.formats.byte_ranges import FileRange, read_at, size_of
 from semid_daemon.formats.faults import quoted_field, show
 from semid_daemon.formats.fields import (
@@ -90,6 +91,7 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], 
     raw = read_at(stream, 8, length)
     if not raw.startswith(b"{"):
         raise BadFileError("has no safetensors header; save it again with safetensors")
+    check_metadata("its header", json_cost(raw), "write item IDs as an integer tensor, or in a sidecar")
     header = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -103,8 +105,8 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise BadFileError(f"its header names {show(twice)} twice; write each tensor once")
     return found
 
@@ -167,6 +169,7 @@ def _id_tensor(tensor: _Tensor, byte_range: FileRange, rows: int, what: str) -> 
 
 def _metadata_ids(text: str, rows: int) -> IdColumn:
     what = f"metadata {_METADATA_IDS}"
+    check_metadata(what, json_cost(text.encode()), "write item IDs as an integer tensor, or in a sidecar")
     values = json.loads(text, parse_constant=_no_constant)
     if not isinstance(values, list):
         raise BadFileError(f'{what} is no JSON list; write one item ID per row: ["a", "b"]')

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semid_daemon.base.errors import BadFileError
+from semid_daemon.formats import budget
 from semid_daemon.formats.faults import show
 
 _STORAGE_DTYPES = {
@@ -39,6 +40,17 @@ _OTHER_TENSORS = {
     "_rebuild_meta_tensor_no_storage": "a meta tensor, which has no values; save a real one",
     "_rebuild_wrapper_subclass": "a subclass of Tensor; save a plain 2-D tensor",
 }
+
+
+# What the instructions of a byte or two make, in bytes.
+_REFERENCE_BYTES = 16
+_COSTS = (
+    dict.fromkeys(("EMPTY_LIST", "EMPTY_DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINUNICODE", "REDUCE"), 80)
+    | dict.fromkeys(("BINPUT", "LONG_BINPUT"), 100)
+    | dict.fromkeys(("BININT", "BININT2", "LONG1", "BINFLOAT", "GLOBAL"), 48)
+)
+_FEWER_OBJECTS = "save item IDs as an integer tensor, or use .parquet"
+_MOST_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +122,14 @@ class Unpickler:
 
     def run(self) -> object:
         """The value that the pickle leaves. Raises as `read_pickle`."""
+        held_bytes, most_bytes = 0, budget.held_bytes()
         for opcode, argument, _ in pickletools.genops(self._data):
-            if opcode.name != "STOP":
-                self._step(opcode, argument)
+            if opcode.name == "STOP":
+                break
+            held_bytes += _COSTS.get(opcode.name, _REFERENCE_BYTES)
+            if held_bytes > most_bytes:
+                budget.check_held("its pickle", held_bytes, _FEWER_OBJECTS)
+            self._step(opcode, argument)
         return self._stack.pop()
 
     def _step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
@@ -190,7 +207,8 @@ class Unpickler:
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not isinstance(key, (str, int)):
                 raise BadFileError(f"its dict has a key that is a {type(key).__name__}; name the entries with text")
-            target[key] = value
+            if _is_plain_key(key):
+                target[key] = value
 
     def _target(self, kind: type) -> Any:
         target = self._stack[-1]
@@ -243,7 +261,7 @@ class CheckpointUnpickler(Unpickler):
         target = self._stack[-1]
         if type(target) is dict:
             named = zip(pairs[::2], pairs[1::2], strict=True)
-            target.update((key, value) for key, value in named if isinstance(key, (str, int)))
+            target.update((key, value) for key, value in named if _is_plain_key(key))
 
     def _find(self, name: _Global) -> _Global:
         return name
@@ -252,6 +270,11 @@ class CheckpointUnpickler(Unpickler):
         if isinstance(function, _Global) and function in _CALLS and isinstance(arguments, tuple):
             return _rebuild(function, arguments)
         return Opaque(f"{function.module}.{function.name}" if isinstance(function, _Global) else "object")
+
+
+def _is_plain_key(key: object) -> bool:
+    """Text or a small number: no large one names anything, and chosen ones with equal hashes make a dict slow."""
+    return isinstance(key, str) or (isinstance(key, int) and abs(key) < 1 << 31)
 
 
 def _storage(reference: object) -> Storage:
@@ -299,4 +322,5 @@ def _tensor(storage: object, dtype: object, offset: object, shape: object, strid
 
 
 def _are_counts(value: object) -> bool:
-    return isinstance(value, tuple) and all(map(_is_count, value))
+    # Few are looked at: a pickle may name the same long tuple again and again.
+    return isinstance(value, tuple) and len(value) <= _MOST_DIMENSIONS and all(map(_is_count, value))

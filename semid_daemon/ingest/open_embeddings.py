@@ -17,6 +17,7 @@ from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, open_drop_file
 from semid_daemon.formats import EmbeddingSource, open_source
 from semid_daemon.ingest.pending import PendingFile
+from semid_daemon.runtime.background import iterate_in_background
 from semid_daemon.runtime.context import Limits
 from semid_daemon.store.write.chunks import ZERO_VECTOR
 from semid_daemon.store.write.store import Store
@@ -78,8 +79,9 @@ def survey(
         if source.rows:
             check_dim(source.dim)
         rows = 0
-        for batch in source.batches(rows_at_once(settings, source.dim)):
-            rows += len(usable(batch, settings).item_ids)
+        # A chunk of a file that unfolds takes long, and so does the checksum of a whole file before its first chunk.
+        for batch in iterate_in_background(source.batches(rows_at_once(settings, source.dim))):
+            rows += 0 if batch is None else len(usable(batch, settings).item_ids)
             yield
         opened.check_unchanged()
         store.files.set_surveyed(pending.ledger.id, rows=source.rows, dim=source.dim, rows_usable=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from semid_daemon.base.drop_file import DropFile
@@ -13,12 +14,16 @@ from semid_daemon.drop.scan import Scan
 from semid_daemon.ingest.open_embeddings import source_of
 from semid_daemon.ingest.pending import PendingFiles
 from semid_daemon.ingest.retry import GONE
+from semid_daemon.runtime.background import run_in_background
 from semid_daemon.runtime.events import EventLog
 from semid_daemon.runtime.progress import Progress
 from semid_daemon.store.write.files import LedgerFile, Sighting
 from semid_daemon.store.write.store import Store
 
 CHANGED = "changed before it was read; taken up again when it is back"
+
+
+_QUICKLY_OPENED_BYTES = 1 << 20  # beyond, what a file says about itself may take long to parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,10 @@ class Register:
         problem: BadFileError | None = None
         with open_drop_file(file) as opened:
             try:
-                with source_of(opened):
-                    pass
+                if file.signature.size_bytes <= _QUICKLY_OPENED_BYTES:
+                    _open(opened)
+                else:
+                    yield from run_in_background(partial(_open, opened))
             except BadFileError as error:
                 if isinstance(error, IncompleteFileError) and not is_stable():
                     return Registered(None, error)
@@ -155,3 +162,9 @@ class Register:
             return False
         known = self._store.files.known_digest(file.name, signature_text(file))
         return known is None or known.id == sighting.ledger.id
+
+
+def _open(opened: OpenFile) -> None:
+    """Have the reader check what the file declares. Raises as `open_embeddings`."""
+    with source_of(opened):
+        pass
