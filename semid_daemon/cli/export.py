@@ -41,6 +41,20 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
     help="Item IDs as text or as int64. Default: integers in grid-pickle, onerec and torcheasyrec when all of the"
     " generation's are, else text.",
 )
+@click.option(
+    "--compact",
+    is_flag=True,
+    help="The consumer's own compact form of grid, index-json, tokens and torcheasyrec: a suffix only where items"
+    " have the same codes. Later items then change what was exported of earlier ones.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["assigned", "item-id"]),
+    default="assigned",
+    show_default=True,
+    help="Rows in the order in which their IDs were assigned, so that later items come last; or by length of the item"
+    " ID and item ID, so that items numbered 0...N-1 keep their number.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def export(
     config_path: Path | None,
@@ -50,13 +64,15 @@ def export(
     prefix: str | None,
     since: str | None,
     id_type: IdType | None,
+    compact: bool,
+    order: str,
     quiet: bool,
 ) -> None:
     """Write the catalogue to OUT in a form that another program reads, while the daemon runs.
 
     OUT is written whole or not at all, and replaces an earlier file. OUT.semid.json beside it names the generation;
-    for the forms that only number their items (grid, npy, index-json), OUT.ids.json lists the item IDs by row. Rows
-    are ordered by length of the item ID, then by item ID: items numbered 0...N-1 keep their number.
+    for the forms that only number their items (grid, npy, index-json), OUT.ids.json lists the item IDs by row. What
+    an export says of an item stays the same in later exports of the generation.
 
     \b
     semid export --format parquet ids.parquet
@@ -82,6 +98,8 @@ def export(
                 out,
                 selection=selection,
                 id_type=id_type,
+                compact=compact,
+                by_item_id=order == "item-id",
                 load_codebooks=lambda: load_codebooks(config.codebooks_dir, published.fingerprint),
                 advance=advance,
             )

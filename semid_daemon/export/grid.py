@@ -18,11 +18,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same catalogue makes the same bytes
 
 
 def write(job: Job, path: Path) -> None:
-    """Column = dense row. Rows 0…L-1 are the codes; row L is 0 for an item alone in its bucket, else suffix + 1.
+    """Column = dense row. Rows 0…L-1 are the codes; row L is the suffix, so that later items change no column.
 
-    Where items share their IDs by policy, it is 0 for all.
+    In the compact form row L is 0 for an item alone in its bucket, else suffix + 1. Where items share their IDs by
+    policy, it is 0 for all.
 
-    GRID itself appends this row (src/utils/tensor_utils.py, deduplicate_rows_in_tensor) and saves the transpose
+    GRID itself appends the compact row (src/utils/tensor_utils.py, deduplicate_rows_in_tensor) and saves the transpose
     of an N×(L+1) tensor; so does this, which is why items can be written one after the other.
     """
     width = job.published.layers + 1
@@ -33,8 +34,10 @@ def write(job: Job, path: Path) -> None:
         archive.writestr(_entry("byteorder"), b"little")
         with archive.open(_entry("data/0", aligned_after=archive), "w", force_zip64=True) as data:
             for items in job.chunks():
-                assert items.buckets_N is not None
-                last_N = np.where((items.buckets_N > 1) & job.collisions, items.suffixes_N + 1, 0)
+                last_N = items.suffixes_N
+                if job.compact:
+                    assert items.buckets_N is not None
+                    last_N = np.where((items.buckets_N > 1) & job.has_suffixes, items.suffixes_N + 1, 0)
                 highest = max(highest, int(last_N.max()))
                 data.write(np.column_stack([items.codes_NL, last_N]).astype("<i8").tobytes())
         archive.writestr(_entry("version"), b"3\n")
@@ -73,4 +76,10 @@ def _tensor_pickle(rows: int, width: int) -> bytes:
     return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R."
 
 
-FORM = Form("grid", write, dense=True, buckets=True)
+FORM = Form(
+    "grid",
+    write,
+    dense=True,
+    buckets=True,
+    compact="an item's last row changes from 0 to 1 when the first item with the same codes arrives",
+)

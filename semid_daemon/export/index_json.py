@@ -9,7 +9,10 @@ from semid_daemon.export.vocabulary import token_rows
 
 
 def write(job: Job, path: Path) -> None:
-    """Every list has the same length: where any collision exists, all carry a token for the suffix."""
+    """Every list ends in a token for the suffix; in the compact form only where any two items have the same codes.
+
+    Where items share their IDs by policy there is none.
+    """
     with open(path, "w", encoding="utf-8") as file:
         file.write("{")
         for items in job.chunks():
@@ -21,4 +24,9 @@ def write(job: Job, path: Path) -> None:
         file.write("\n}\n")
 
 
-FORM = Form("index-json", write, dense=True)
+FORM = Form(
+    "index-json",
+    write,
+    dense=True,
+    compact="every item gets one token more as soon as two items of the generation have the same codes",
+)

@@ -24,7 +24,8 @@ class Job:
     """One export under way: a form takes `chunks()` once and writes them to a path of its own.
 
     `rows` is how many items are selected; `integer_ids` says whether item IDs go out as int64, where the form
-    has a type for them; `final` is where the export will be found; `warnings` are told to the user.
+    has a type for them; `final` is where the export will be found; `compact` asks for the consumer's own form, which
+    later items may change; `order` is that of the chunks; `warnings` are told to the user.
     """
 
     catalogue: Catalogue
@@ -35,6 +36,8 @@ class Job:
     load_codebooks: Callable[[], Codebooks]
     on_chunk: Callable[[Items], None]
     form: Form
+    compact: bool
+    order: Order
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -42,12 +45,16 @@ class Job:
         return self.catalogue.published
 
     @property
-    def collisions(self) -> bool:
-        """Whether suffixes tell items apart: somewhere items share a semantic ID, and not by policy."""
-        return self.published.max_bucket > 1 and self.published.collisions != "shared"
+    def has_suffixes(self) -> bool:
+        """Whether suffixes are written.
+
+        Never where items share semantic IDs by policy. Else always, except in a compact form of a generation in which
+        no items share a semantic ID so far.
+        """
+        return self.published.collisions != "shared" and (not self.compact or self.published.max_bucket > 1)
 
     def chunks(self) -> Iterator[Items]:
-        for items in self.catalogue.items(self.selection, order=self.form.order, buckets=self.form.buckets):
+        for items in self.catalogue.items(self.selection, order=self.order, buckets=self.compact and self.form.buckets):
             yield items
             self.on_chunk(items)
 
@@ -63,7 +70,8 @@ class Form:
     `dense`: items are only told by their row, so that the map from row to item ID is written beside it.
     `directory`: it is a directory. `of_items`: it holds items, and not only codebooks. `id_type`: what item IDs
     are unless the user says; "auto" writes int64 where all of the generation's are integers, for consumers that
-    look them up as such. `order` and `buckets` say what the job's chunks have to be.
+    look them up as such. `order` is the one that the form needs, None where it can have any. `compact` says what the
+    compact form costs, None where there is none; `buckets`: the compact form needs the sizes of buckets.
     """
 
     name: str
@@ -72,5 +80,6 @@ class Form:
     directory: bool = False
     of_items: bool = True
     id_type: IdType = "text"
-    order: Order = "items"
+    order: Order | None = None
+    compact: str | None = None
     buckets: bool = False

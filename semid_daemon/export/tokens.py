@@ -20,7 +20,7 @@ def write(job: Job, path: Path) -> None:
     """
     layers, size = job.published.layers, job.published.codebook_size
     vocabulary = [token(layer, code) for layer in range(layers) for code in range(size)]
-    depth = layers + job.collisions
+    depth = layers + job.has_suffixes
     above = np.full((1, depth), -1, dtype=np.int64)
     suffixes = 0
     with open(path, "w", encoding="utf-8") as file:
@@ -39,9 +39,14 @@ def write(job: Job, path: Path) -> None:
                 pieces[0] = pieces[0].lstrip("},")
             file.write("".join(pieces))
         file.write("}" * (depth if suffixes else 0) + '},\n"tokens": [\n')
-        if job.collisions:
+        if job.has_suffixes:
             vocabulary += [token(layers, suffix) for suffix in range(max(suffixes, job.published.max_bucket))]
         file.write(",\n".join(map(json.dumps, vocabulary)) + "\n]}\n")
 
 
-FORM = Form("tokens", write, order="codes")
+FORM = Form(
+    "tokens",
+    write,
+    order="codes",
+    compact="every item gets one token more as soon as two items of the generation have the same codes",
+)

@@ -17,11 +17,8 @@ def token(layer: int, code: int) -> str:
 
 
 def numbers_of(job: Job, items: Items) -> IntArray:
-    """Every item's codes, and where anything in the generation collides its suffix as well (int64).
-
-    So all rows of an export, and of the deltas after it, have the same length until the first collision.
-    """
-    return np.column_stack([items.codes_NL, items.suffixes_N]) if job.collisions else items.codes_NL
+    """Every item's codes, and its suffix where the job writes suffixes (int64)."""
+    return np.column_stack([items.codes_NL, items.suffixes_N]) if job.has_suffixes else items.codes_NL
 
 
 def token_rows(job: Job, items: Items, form: str = "{}") -> Iterator[tuple[str, ...]]:

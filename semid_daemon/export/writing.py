@@ -43,6 +43,8 @@ def export(
     *,
     selection: Selection,
     id_type: IdType | None = None,
+    compact: bool = False,
+    by_item_id: bool = False,
     load_codebooks: Callable[[], Codebooks],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Exported:
@@ -50,11 +52,16 @@ def export(
 
     Everything is written beside `out` first, made durable, and renamed: the map from row to item ID
     (`<out>.ids.json`, dense forms), where the export came from (`<out>.semid.json`), and last the export.
+    `compact` asks for the form's compact variant; `by_item_id` orders rows by item ID, not by assignment.
     `advance` is told of rows written. Raises ExportError when this cannot be had, StoreError or CodebookError
     when the catalogue cannot be read, MachineError when the machine does not let us write.
     """
     if not form.of_items and selection != Selection():
         raise ExportError(f"{form.name} holds no items: --prefix and --since make no sense with it")
+    if compact and form.compact is None:
+        raise ExportError(f"{form.name} has no compact form: leave --compact away")
+    if by_item_id and (form.order is not None or not form.of_items):
+        raise ExportError(f"{form.name} has an order of its own: leave --order away")
     check_place(form, out)
     rows = catalogue.count(selection) if form.of_items else 0
     with _machine_errors(out), _staging(out) as staging:
@@ -78,15 +85,21 @@ def export(
                 load_codebooks=load_codebooks,
                 on_chunk=on_chunk,
                 form=form,
+                compact=compact,
+                order=form.order or ("items" if by_item_id else "assigned"),
             )
             form.write(job, staging / "export")
         if written != rows:
             raise StoreError(f"{rows:,} items are counted, {written:,} are there; run `semid doctor`")
         if row_map.misnumbered:
             job.warnings.append(
-                "item IDs are numbers, but not all from 0 on: rows are not item numbers; map them by"
-                f" {out.name}{MAP_SUFFIX}"
+                f"item IDs are numbers, but rows are not item numbers: map them by {out.name}{MAP_SUFFIX}"
+                + ("" if by_item_id else ", or export with --order item-id where they are all from 0 on")
             )
+        if compact:
+            job.warnings.append(f"--compact: {form.compact}")
+        elif by_item_id and form.dense:
+            job.warnings.append("--order item-id: a later item that sorts before others changes their rows")
         (staging / "origin").write_text(json.dumps(_origin(form, job, latest), indent=1) + "\n", encoding="utf-8")
         parts = [("ids", f"{out.name}{MAP_SUFFIX}")] if form.dense else []
         parts += [("origin", f"{out.name}{ORIGIN_SUFFIX}"), ("export", out.name)]
@@ -129,6 +142,8 @@ def _origin(form: Form, job: Job, latest: str) -> dict[str, object]:
         "catalogue_items": catalogue_items,
         "prefix": job.selection.prefix,
         "since": job.selection.since,
+        "compact": job.compact,
+        "order": {"assigned": "assigned", "items": "item-id", "codes": "codes"}[job.order],
         "latest": latest or None,
         "exported_at": utc_now(),
         "semid": version("semid"),

