@@ -21,7 +21,7 @@ from semid_daemon.config import Config
 from semid_daemon.store.read.connection import UnavailableError
 from semid_daemon.store.read.monitor import Overview
 from semid_tui import copy_and_save
-from semid_tui.bindings import help_sections, palette_commands
+from semid_tui.bindings import COMMAND_ACTIONS, help_sections, palette_commands
 from semid_tui.context import Answer, Marker, Mode, SentCommand
 from semid_tui.data.commands import CommandGateway
 from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered, Report
@@ -43,7 +43,8 @@ from semid_tui.widgets.unavailable import UnavailableNote
 
 _LOOKUP = 5
 _REFRESHES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
-_COMMAND_ACTIONS = {"pause", "train", "retry", "rescan", "promote", "rollback"}  # absent in read-only mode
+# Absent in read-only mode: what commands the daemon, and what writes files.
+_WRITING_ACTIONS = COMMAND_ACTIONS | {"write", "screenshot"}
 
 PANES: tuple[tuple[str, type[Pane]], ...] = (
     ("overview", OverviewPane),
@@ -76,10 +77,10 @@ class MonitorApp(App[None]):
             Binding(str(number), f"show({number})", name.capitalize(), show=False)
             for number, (name, _) in enumerate(PANES, 1)
         ),
-        Binding("slash", "find", "Lookup", key_display="/"),
+        Binding("slash", "find", "Find", key_display="/"),
         Binding("P", "pause", "Pause/resume"),
         Binding("R", "retry", "Retry"),
-        Binding("T", "train", "Train", show=False),
+        Binding("T", "train", "Train the next generation", show=False),
         Binding("S", "rescan", "Scan the drop directory", show=False),
         Binding("y", "copy", "Copy", show=False),
         Binding("w", "write", "Write to a file", show=False),
@@ -326,7 +327,7 @@ class MonitorApp(App[None]):
     # -- commands to the daemon --------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in _COMMAND_ACTIONS and self.mode.readonly:
+        if action in _WRITING_ACTIONS and self.mode.readonly:
             return False
         return super().check_action(action, parameters)
 

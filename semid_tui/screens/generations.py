@@ -89,7 +89,7 @@ class GenerationsPane(Pane):
     """Prepares a generation (T), promotes one (A) and rolls back to one (B)."""
 
     BINDINGS = [
-        Binding("T", "app.train", "Train"),
+        Binding("T", "app.train", "Train next"),
         Binding("A", "promote", "Promote"),
         Binding("B", "rollback", "Roll back"),
     ]

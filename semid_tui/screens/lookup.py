@@ -48,8 +48,11 @@ class LookupResult(PanePart["LookupPane"], can_focus=True):
         self.redraw()
 
     async def action_open(self) -> None:
+        """Show the item on the cursor; where there is none, type."""
         found = self.pane.found
-        if found is not None and found.matches:
+        if found is None or not found.matches:
+            self.pane.start_filter()
+        else:
             await self.monitor.look_up(found.matches[self.cursor].item_id)
 
     async def on_click(self, event: events.Click) -> None:
@@ -57,9 +60,12 @@ class LookupResult(PanePart["LookupPane"], can_focus=True):
 
 
 class LookupPane(Pane):
-    """An input, and the result of the search, which follows every key."""
+    """An input, and the result of the search, which follows what is typed.
 
-    BINDINGS = [Binding("escape", "back", "Keys/type")]
+    Keys are text only while the input has the focus: from `/` to escape or enter.
+    """
+
+    BINDINGS = [Binding("escape", "end_typing", "End typing")]
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -67,11 +73,11 @@ class LookupPane(Pane):
         self.found: SearchResult | None = None
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="item ID, 12-250-7, 12-250-* or 12-*-7", id="lookup-input")
+        yield Input(placeholder="/ to type an item ID, 12-250-7, 12-250-* or 12-*-7", id="lookup-input")
         yield LookupResult(self, id="lookup-result")
 
-    def main(self) -> Input:
-        return self.query_one(Input)
+    def main(self) -> LookupResult:
+        return self.query_one(LookupResult)
 
     def queries(self) -> Mapping[str, Query]:
         return {"find": ItemSearchQuery(self.text)} if self.text else {}
@@ -91,7 +97,7 @@ class LookupPane(Pane):
         box = self.query_one(Input)
         box.value = text
         box.cursor_position = len(text)
-        self.screen.set_focus(box)
+        self.screen.set_focus(self.main())
 
     def start_filter(self) -> bool:
         box = self.query_one(Input)
@@ -116,11 +122,13 @@ class LookupPane(Pane):
             event.stop()
             self.screen.set_focus(self.query_one(LookupResult))
 
-    def action_back(self) -> None:
-        if self.query_one(Input).has_focus:
-            self.screen.set_focus(self.query_one(LookupResult))
-        else:
-            self.start_filter()
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "end_typing":
+            return self.query_one(Input).has_focus
+        return super().check_action(action, parameters)
+
+    def action_end_typing(self) -> None:
+        self.screen.set_focus(self.main())
 
     def copied_text(self) -> str | None:
         if self.found is None:

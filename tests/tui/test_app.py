@@ -44,10 +44,17 @@ def test_help_is_made_of_the_bindings(recorded: Config):
     async def script(ui: AppDriver) -> None:
         await ui.press("4", "question_mark")
         await ui.sees("on this screen", "Order", "[ ]  Status", "space  Follow", "everywhere", "R  Retry", "?  Help")
+        lines = [line.strip("│ ") for line in ui.text.splitlines()]
+        screens, commands = lines.index("screens"), lines.index("to the daemon, after a question")
+        assert "2  Train" in lines[screens:]
+        assert "5  Lookup" in lines[screens:]
+        assert "T  Train the next generation" in lines[commands : lines.index("everywhere")]
+        assert "tab  Next part" in lines
+        assert "^q" not in ui.text
         await ui.press("escape")
         await ui.until(lambda: "everywhere" not in ui.text)
 
-    drive(recorded, script, (80, 45))
+    drive(recorded, script, (80, 60))
 
 
 def test_every_action_is_in_the_palette(recorded: Config):

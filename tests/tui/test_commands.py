@@ -168,7 +168,7 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
             if not key.islower() or len(key) > 1:
                 await strike("enter")
         await leave_dialogs()
-        for action in ("pause", "retry", "rescan", "train"):  # called by name, past the keys
+        for action in ("pause", "retry", "rescan", "train", "write", "screenshot"):  # called by name, past the keys
             await app.run_action(action)
             await ui.pilot.pause()
             assert not isinstance(app.screen, ChoiceScreen)
@@ -176,3 +176,4 @@ def test_no_key_on_any_screen_changes_anything_in_readonly_mode(
 
     drive(recorded, script, readonly=True)
     assert state_of(recorded) == before
+    assert list((tmp_path / "here").iterdir()) == []

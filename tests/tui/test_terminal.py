@@ -215,43 +215,74 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_served_to_a_browser(recorded: Config, free_port: int):
-    """A real server, and what a browser does: the page, then the screen over its socket."""
+def test_served_to_its_own_page_only(recorded: Config, free_port: int, tmp_path: Path):
+    """A real server, and what a browser does: the page, its files, then the screen over its socket."""
+    here = tmp_path / "here"
+    here.mkdir()
     command = [sys.executable, "-m", "semid_tui", "--serve", "--port", str(free_port)]
     server = subprocess.Popen(
-        [*command, "-c", str(recorded.root / "semid.toml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "-c", str(recorded.root / "semid.toml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=here,
     )
     try:
-        page, screen = asyncio.run(asyncio.wait_for(_visit(free_port, "perplexity"), 60))
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        page, screen, refused = asyncio.run(asyncio.wait_for(_visit(address, "perplexity"), 60))
         taken = run("--serve", "--port", str(free_port), "-c", recorded.root / "semid.toml")
     finally:
         server.terminate()
-        server.wait()
-    assert f"127.0.0.1:{free_port}" in page
+        server.communicate()
+    assert re.fullmatch(rf"http://127\.0\.0\.1:{free_port}/[\w-]{{32}}/", address)
+    assert f"<title>semid {recorded.root.name}</title>" in page
+    assert not re.findall(r"(?:src|href)=.https?:|url\(.https?:|@[A-Z_]+@", page)
     assert "semid RO" in screen
+    assert refused == dict.fromkeys(refused, 403)
+    assert len(refused) == 6
+    assert list(here.iterdir()) == []  # w and s were pressed
     assert taken.returncode == 78
     assert taken.stderr.startswith(f"semid-tui: --serve: 127.0.0.1:{free_port}: ")
     assert "--port" in taken.stderr
 
 
-async def _visit(port: int, wanted: str) -> tuple[str, str]:
-    """The page, and what is written to the screen until something wanted is on it."""
-    screen = ""
+async def _visit(address: str, wanted: str) -> tuple[str, str, dict[str, int]]:
+    """The page, what is written to the screen until `wanted` is on it, and the status of what must be refused."""
+    own = address.split("/")[2]
+    root, socket_address = f"http://{own}/", address.replace("http", "ws") + "ws"
+    screen, refused = "", {}
     async with aiohttp.ClientSession() as session:
-        while True:
+        async with session.get(address) as response:
+            page = await response.text()
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        for file in re.findall(r'(?:src|href)="(static/[^"]+)"|url\("([^"]+)"\)', page):
+            async with session.get(address + "".join(file)) as response:
+                assert response.status == 200, file
+        for name, url, headers in (
+            ("no token", root, {}),
+            ("another token", root + "x" * 32 + "/", {}),
+            ("files without a token", root + "static/js/textual.js", {}),
+            ("another host", address, {"Host": "evil.example"}),
+        ):
+            async with session.get(url, headers=headers) as response:
+                refused[name] = response.status
+        for name, headers in (("another origin", {"Origin": "http://evil.example"}), ("no origin", {})):
             try:
-                async with session.get(f"http://127.0.0.1:{port}/") as response:
-                    page = await response.text()
-                break
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.05)
-        async with session.ws_connect(f"ws://127.0.0.1:{port}/ws?width=120&height=40") as browser:
+                await session.ws_connect(socket_address, headers=headers)
+            except aiohttp.WSServerHandshakeError as error:
+                refused[name] = error.status
+        async with session.ws_connect(
+            socket_address + "?width=120&height=40", headers={"Origin": f"http://{own}"}
+        ) as browser:
             async for message in browser:
                 if message.type is aiohttp.WSMsgType.BINARY:
                     screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", message.data.decode(errors="replace"))
                 if wanted in screen:
-                    break
-    return page, screen
+                    if "fingerprint" in screen:
+                        break
+                    await browser.send_json(["stdin", "ws7"])
+    return page, screen, refused
 
 
 def test_served_processes_are_read_only(recorded: Config):

@@ -117,7 +117,7 @@ def test_an_empty_catalogue_explains_itself(tmp_path: Path):
         }.items():
             await ui.press("escape", str(number))
             await ui.sees(*says)
-        await ui.press("5", *"numpy")
+        await ui.press("5", "slash", *"numpy")
         await ui.sees("nothing is called numpy")
 
     drive(config, script)

@@ -34,3 +34,17 @@ def test_lookup_item_codes_patterns_and_generations(recorded: Config):
         await ui.sees("─a[b]c─")
 
     drive(recorded, script)
+
+
+def test_keys_are_text_only_while_typing(recorded: Config):
+    async def script(ui: AppDriver) -> None:
+        await ui.press("5", "6")
+        await ui.sees("tree · g2")
+        await ui.press("5", "question_mark")
+        await ui.sees("everywhere")
+        await ui.press("escape", "enter", *"67?")
+        await ui.sees("nothing is called 67?")
+        await ui.press("escape", "7")
+        await ui.sees("fingerprint")
+
+    drive(recorded, script, (80, 45))
