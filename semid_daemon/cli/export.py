@@ -13,6 +13,7 @@ from semid_daemon.cli.options import GENERATION, config_option, prefix_option
 from semid_daemon.cli.signals import exit_on_sigterm
 from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.config import find_config, load_config
+from semid_daemon.export.companions import check_export
 from semid_daemon.export.forms import FORMS, form_named
 from semid_daemon.export.job import IdType
 from semid_daemon.export.writing import export as write_export
@@ -24,7 +25,7 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
     epilog="\b\nForms:\n" + "\n".join(f"  {name:<13} {what}" for name, what in FORMS.items()),
 )
 @config_option
-@click.option("--format", "name", type=click.Choice(list(FORMS)), metavar="FORM", required=True)
+@click.option("--format", "name", type=click.Choice(list(FORMS)), metavar="FORM", help="One of the forms below.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--generation", type=GENERATION, metavar="G", help="This generation's IDs. Default: the active one's.")
 @prefix_option("Only items whose semantic ID begins with these codes, like 12-250.")
@@ -55,10 +56,11 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
     help="Rows in the order in which their IDs were assigned, so that later items come last; or by length of the item"
     " ID and item ID, so that items numbered 0...N-1 keep their number.",
 )
+@click.option("--check", is_flag=True, help="Write nothing: check that OUT and what lies beside it belong together.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def export(
     config_path: Path | None,
-    name: str,
+    name: str | None,
     out: Path,
     generation: int | None,
     prefix: str | None,
@@ -66,6 +68,7 @@ def export(
     id_type: IdType | None,
     compact: bool,
     order: str,
+    check: bool,
     quiet: bool,
 ) -> None:
     """Write the catalogue to OUT in a form that another program reads, while the daemon runs.
@@ -78,6 +81,16 @@ def export(
     semid export --format parquet ids.parquet
     semid export --format grid --generation 2 sids.pt
     """
+    if check:
+        origin = check_export(out)
+        click.echo(
+            f"{escape(str(out))}: {origin['rows']:,} rows of generation {origin['generation']}, {origin['format']}:"
+            " belongs to what lies beside it",
+            err=True,
+        )
+        return
+    if name is None:
+        raise click.UsageError("Missing option '--format'.")
     config = load_config(find_config(config_path))
     try:
         selection = Selection(prefix, None if since is None else stored_time(since))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,18 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TextIO
 
-from semid_daemon.base.atomic_file import sync_directory, sync_tree
 from semid_daemon.base.clock import utc_now
 from semid_daemon.base.errors import MachineError, StoreError
-from semid_daemon.base.failpoints import failpoint
 from semid_daemon.base.output import refuse_special
 from semid_daemon.base.text import cut_name
 from semid_daemon.base.types import Codebooks
+from semid_daemon.export.companions import map_of, origin_of, publish
 from semid_daemon.export.job import ExportError, Form, IdType, Job
 from semid_daemon.store.read.export_items import Catalogue, Items, Selection
-
-MAP_SUFFIX = ".ids.json"
-ORIGIN_SUFFIX = ".semid.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +45,8 @@ def export(
 ) -> Exported:
     """Write the selected items in a form to `out`, replacing a file that is there.
 
-    Everything is written beside `out` first, made durable, and renamed: the map from row to item ID
-    (`<out>.ids.json`, dense forms), where the export came from (`<out>.semid.json`), and last the export.
+    Everything is written beside `out` first, made durable, and renamed: the export, the map from row to item ID
+    (`<out>.ids.json`, dense forms), and last where the export came from and the digests of both (`<out>.semid.json`).
     `compact` asks for the form's compact variant; `by_item_id` orders rows by item ID, not by assignment.
     `advance` is told of rows written. Raises ExportError when this cannot be had, StoreError or CodebookError
     when the catalogue cannot be read, MachineError when the machine does not let us write.
@@ -93,25 +88,21 @@ def export(
             raise StoreError(f"{rows:,} items are counted, {written:,} are there; run `semid doctor`")
         if row_map.misnumbered:
             job.warnings.append(
-                f"item IDs are numbers, but rows are not item numbers: map them by {out.name}{MAP_SUFFIX}"
+                f"item IDs are numbers, but rows are not item numbers: map them by {map_of(out).name}"
                 + ("" if by_item_id else ", or export with --order item-id where they are all from 0 on")
             )
         if compact:
             job.warnings.append(f"--compact: {form.compact}")
         elif by_item_id and form.dense:
             job.warnings.append("--order item-id: a later item that sorts before others changes their rows")
-        (staging / "origin").write_text(json.dumps(_origin(form, job, latest), indent=1) + "\n", encoding="utf-8")
-        parts = [("ids", f"{out.name}{MAP_SUFFIX}")] if form.dense else []
-        parts += [("origin", f"{out.name}{ORIGIN_SUFFIX}"), ("export", out.name)]
-        failpoint("export-written")
-        paths = [_publish(staging / part, out.with_name(name)) for part, name in parts]
-        sync_directory(out.parent)
+        staged_map = staging / "ids" if form.dense else None
+        paths = publish(staging / "export", staged_map, _origin(form, job, latest), out)
     return Exported(rows, paths, job.warnings)
 
 
 def check_place(form: Form, out: Path) -> None:
     """Raises ExportError when an export of this form cannot go there."""
-    for path in (out, out.with_name(out.name + MAP_SUFFIX), out.with_name(out.name + ORIGIN_SUFFIX)):
+    for path in (out, map_of(out), origin_of(out)):
         refuse_special(path)
     if not out.parent.is_dir():
         raise ExportError(f"{out.parent}: no such directory; make it first")
@@ -213,9 +204,3 @@ def _staging(out: Path) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _publish(staged: Path, final: Path) -> Path:
-    sync_tree(staged)
-    os.rename(staged, final)
-    return final

@@ -60,6 +60,40 @@ def test_export_killed_before_its_end_leaves_the_old_one(encoded: Path, tmp_path
     assert all(name.startswith(".ids.csv.") and name.endswith(".part") for name in left)
 
 
+@pytest.mark.slow
+def test_export_killed_anywhere_leaves_no_map_of_another(encoded: Path, tmp_path: Path):
+    """Killed before each of its steps: there is never a map, or a companion, that belongs to another export."""
+    out = tmp_path / "ids.npy"
+    command = ["export", "-q", "-c", encoded / "semid.toml", "--format", "npy"]
+    for passes in range(1, 5):
+        first = semid(*command, "--prefix", prefix_of(encoded), out)
+        assert first.returncode == 0
+        assert semid("export", "--check", out).returncode == 0
+        before = out.read_bytes()
+        killed = subprocess.run(
+            [*SEMID, *command, out],
+            env={**environment(), "SEMID_FAILPOINT": f"export-publishing:{passes}"},
+            capture_output=True,
+            timeout=60,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        rows = np.load(out)
+        map_path = out.with_name("ids.npy.ids.json")
+        assert (out.read_bytes() == before) == (passes == 1)
+        assert map_path.exists() == (passes > 2)
+        if map_path.exists():
+            assert len(json.loads(map_path.read_text())) == len(rows) == 170
+        checked = semid("export", "--check", out)
+        assert (checked.returncode == 0) == (passes == 4)
+        if passes < 4:
+            assert checked.stderr.splitlines()[-1].endswith("No such file or directory; export again")
+
+
+def prefix_of(catalogue: Path) -> str:
+    ((semantic_id,),) = query(catalogue, "SELECT min(semantic_id) FROM semantic_ids")
+    return str(semantic_id).split("-")[0]
+
+
 def test_sigterm_leaves_nothing_half_written(encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("semid_daemon.export.writing._origin", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     done = invoke("export", "-c", encoded / "semid.toml", "--format", "csv", tmp_path / "ids.csv")
