@@ -57,8 +57,8 @@ class SquaredEuclideanDistance(DistanceFunction):
 
     def _nearest_block(self, x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
         # ‖x‖² is the same for every centroid of a row, so the order does not need it. Rows whose two best
-        # are within the rounding of the product are decided in float64, so that no device's way of
-        # adding up decides them.
+        # are within the rounding of the product are decided as GRID decides them on the CPU, by float32 sums
+        # of squared differences; on other devices in float64, so that no way of adding up decides them.
         _check_same_dim(x_ND, centroids_KD)
         scores_NK = _scores(x_ND, centroids_KD)
         if scores_NK.shape[1] == 1:
@@ -69,7 +69,9 @@ class SquaredEuclideanDistance(DistanceFunction):
         bound_N = 4 * rounding * reach * (x_ND.norm(dim=1) + reach)
         doubtful = (best_N2[:, 1] - best_N2[:, 0] <= bound_N).nonzero()[:, 0]
         codes_N = codes_N2[:, 0]
-        if doubtful.numel() and scores_NK.dtype != torch.float64:
+        if doubtful.numel() and scores_NK.dtype == torch.float32 and x_ND.device.type == "cpu":
+            codes_N[doubtful] = _nearest_by_differences(x_ND[doubtful], centroids_KD)
+        elif doubtful.numel() and scores_NK.dtype != torch.float64:
             exact_N1 = encode_exact(x_ND[doubtful].double(), centroids_KD[None].double(), normalize_residuals=False)
             codes_N[doubtful] = exact_N1[:, 0].long()
         return codes_N
@@ -113,6 +115,16 @@ def _scores(x_ND: Tensor, y_KD: Tensor) -> Tensor:
     """‖y‖² - 2 x·y, N×K: the squared distances less ‖x‖² of each row."""
     with full_float32_matmul(x_ND.device):
         return torch.addmm(y_KD.square().sum(dim=1), x_ND, y_KD.T, alpha=-2)
+
+
+def _nearest_by_differences(x_ND: Tensor, centroids_KD: Tensor) -> Tensor:
+    """Index of the least Σ(x - y)² of every row, N int64: GRID's formula, to the bit."""
+    return torch.cat(
+        [
+            (rows_ND[:, None] - centroids_KD).pow(2).sum(dim=2).argmin(dim=1)
+            for rows_ND in _row_blocks(x_ND, centroids_KD.numel())
+        ]
+    )
 
 
 def _row_blocks(x_ND: Tensor, columns: int) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from semid_daemon.quantizer.distance import DistanceFunction, precise
+from semid_daemon.quantizer.distance import DistanceFunction, full_float32_matmul, precise
 from semid_daemon.quantizer.grid.initializers import Initializer
 from semid_daemon.quantizer.grid.losses import WeightedSquaredError
 
@@ -94,6 +94,11 @@ class MiniBatchKMeans(nn.Module):
         if rows < self.n_clusters:
             raise ValueError(f"init_buffer_size ({rows}) must be at least n_clusters ({self.n_clusters})")
         self._init_buffer_size = rows
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the layer has centroids: from its buffer, from a file or by hand."""
+        return self.is_initialized or self.is_initial_step or bool(self.centroids.detach().any())
 
     @property
     def has_started(self) -> bool:
@@ -177,14 +182,23 @@ class MiniBatchKMeans(nn.Module):
         counts_K = assignments_N.bincount(minlength=self.n_clusters)
         self.cluster_counts += counts_K
         present_P = counts_K.nonzero()[:, 0]
-        # In float64, so that the order in which a device adds up does not show in the means.
-        wide_ND = batch_ND.to(precise(batch_ND.device))
-        sums_KD = torch.zeros(self.centroids.shape, dtype=wide_ND.dtype, device=wide_ND.device)
-        sums_KD.index_add_(0, assignments_N, wide_ND)
+        sums_KD = self._cluster_sums(batch_ND, assignments_N)
         counts_P = counts_K[present_P].to(batch_ND.dtype)
         weights_P = counts_P / self.cluster_counts[present_P].to(batch_ND.dtype)
         means_PD = sums_KD[present_P] / counts_P[:, None]
         return present_P, means_PD.to(batch_ND.dtype), weights_P
+
+    def _cluster_sums(self, batch_ND: Tensor, assignments_N: Tensor) -> Tensor:
+        """The sum of every cluster's rows, K×D: on the CPU by GRID's product, which rounds as GRID does."""
+        if batch_ND.device.type == "cpu":
+            one_hot_NK = batch_ND.new_zeros(len(batch_ND), self.n_clusters)
+            one_hot_NK.scatter_(1, assignments_N[:, None], 1.0)
+            with full_float32_matmul(batch_ND.device):
+                return torch.mm(one_hot_NK.t(), batch_ND)
+        # In float64, so that the order in which a device adds up does not show in the means.
+        wide_ND = batch_ND.to(precise(batch_ND.device))
+        sums_KD = torch.zeros(self.centroids.shape, dtype=wide_ND.dtype, device=wide_ND.device)
+        return sums_KD.index_add_(0, assignments_N, wide_ND)
 
     def _still_loss(self, value: Tensor | float) -> Tensor:
         """A loss of that value that can be followed like any other, to no effect."""

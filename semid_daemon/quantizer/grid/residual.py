@@ -69,6 +69,9 @@ class ResidualQuantization(nn.Module):
         the chosen centroids and the first layer's input, once the last layer learns; it is
         left out at weight 0, and layers that do not learn get no gradient of it either.
     track_residuals: `forward` and `model_step` return what each layer left over.
+    least_residual: a layer above the first does not learn from a row of which the layer below left less than
+        this share; where most rows of a batch are such, it learns from all. GRID learns from every row (0): where
+        the residual is nothing but rounding, normalized, that is a random direction.
     verbose: log what training does (module `logging`, level INFO).
 
     `state_dict` holds everything that training needs to go on in a new object as if it had not
@@ -87,6 +90,7 @@ class ResidualQuantization(nn.Module):
         train_layer_wise: bool = True,
         track_residuals: bool = True,
         verbose: bool = True,
+        least_residual: float = 0.0,
     ) -> None:
         super().__init__()
         if n_layers < 1:
@@ -112,6 +116,7 @@ class ResidualQuantization(nn.Module):
         self.train_layer_wise = train_layer_wise
         self.track_residuals = track_residuals
         self.verbose = verbose
+        self.least_residual = least_residual
         self.current_layer = 0
         self.layer_batches = [0] * n_layers
         self.layer_steps = [0] * n_layers
@@ -191,15 +196,21 @@ class ResidualQuantization(nn.Module):
         residuals: list[Tensor] = []
         quantized_ND = torch.zeros_like(residuals_ND)
         loss = centroids_KD.new_zeros(())
+        input_norms_N = centroids_KD.new_zeros(len(residuals_ND))
         for index, layer in enumerate(layers):
-            residuals_ND = self._layer_input(residuals_ND)
+            left_ND, residuals_ND = residuals_ND, self._layer_input(residuals_ND)
             if learn and self._learns(index):
-                codes_N, chosen_ND, layer_loss = layer.model_step(residuals_ND)
+                kept_N = None if index == 0 else self._kept(left_ND, input_norms_N)
+                codes_N, chosen_ND, layer_loss = _learn(layer, residuals_ND, kept_N)
                 loss = loss + layer_loss
                 if self.verbose and layer.is_initial_step:
                     logger.info("layer %d: centroids set from %d rows", index, layer.init_buffer_size)
-            else:
+            elif layer.is_set:
                 codes_N, chosen_ND = layer.predict_step(residuals_ND)
+            else:
+                codes_N = torch.zeros(len(residuals_ND), dtype=torch.int64, device=residuals_ND.device)
+                chosen_ND = torch.zeros_like(residuals_ND)
+            input_norms_N = residuals_ND.norm(dim=1)
             codes.append(codes_N)
             quantized_ND = quantized_ND + chosen_ND
             residuals_ND = residuals_ND - chosen_ND.detach()
@@ -217,6 +228,13 @@ class ResidualQuantization(nn.Module):
             return False
         return index == 0 or layers[index - 1].is_initialized or layers[index - 1].is_initial_step
 
+    def _kept(self, left_ND: Tensor, input_norms_N: Tensor) -> Tensor | None:
+        """Which rows (N bool) leave enough to learn from; None for all, also where most leave too little."""
+        if self.least_residual == 0:
+            return None
+        kept_N = left_ND.norm(dim=1) >= self.least_residual * input_norms_N
+        return None if 2 * int(kept_N.sum()) < len(kept_N) else kept_N
+
     def _layer_input(self, residuals_ND: Tensor) -> Tensor:
         return F.normalize(residuals_ND, dim=-1) if self.normalize_residuals else residuals_ND
 
@@ -231,6 +249,18 @@ class ResidualQuantization(nn.Module):
         self.current_layer = state["current_layer"]
         self.layer_batches = list(state["layer_batches"])
         self.layer_steps = list(state["layer_steps"])
+
+
+def _learn(layer: MiniBatchKMeans, rows_ND: Tensor, kept_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's step on the rows kept; the others have code 0 and add nothing to the embeddings."""
+    if kept_N is None or bool(kept_N.all()):
+        return layer.model_step(rows_ND)
+    kept_codes, kept_chosen, loss = layer.model_step(rows_ND[kept_N])
+    codes_N = kept_codes.new_zeros(len(rows_ND))
+    codes_N[kept_N] = kept_codes
+    chosen_ND = torch.zeros_like(rows_ND)
+    chosen_ND[kept_N] = kept_chosen
+    return codes_N, chosen_ND, loss
 
 
 def _independent_copies(layer: MiniBatchKMeans, n: int) -> list[MiniBatchKMeans]:

@@ -17,14 +17,16 @@ from semid_daemon.quantizer.grid.train import train
 
 MAX_STEPS = 30  # of all layers together, which share them equally
 BATCH_ROWS = 2048
+LEAST_RESIDUAL = 1e-5  # of a layer's input; below is float32's rounding
 
 
 class GridTrainer:
     """Mini-batch residual k-means, layer after layer, over consecutive batches of shuffled rows.
 
     Of GRID's settings only the buffer grows: to `n_clusters` rows, where that is more than GRID's 3,072.
-    The interface is LloydTrainer's: iterate `train(...)`, then read `codebooks`. On real embeddings this
-    schedule leaves the later layers with few codes in use; it is here to reproduce GRID's results.
+    The interface is LloydTrainer's: iterate `train(...)`, then read `codebooks`. Rows that leave a layer a residual
+    of less than `least_residual` (relative) are kept out of the next layer's training. 0 is GRID's own rule: where
+    its k-means++ then draws a zero residual, the layer is left with few codes in use.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class GridTrainer:
         normalize_residuals: bool,
         seed: int,
         device: torch.device,
+        least_residual: float = LEAST_RESIDUAL,
     ) -> None:
         self._n_layers = n_layers
         self._n_clusters = n_clusters
         self._normalize = normalize_residuals
         self._seed = seed
         self._device = device
+        self._least_residual = least_residual
         self._codebooks: Codebooks | None = None
 
     @property
@@ -75,6 +79,7 @@ class GridTrainer:
             normalize_residuals=self._normalize,
             track_residuals=False,
             verbose=False,
+            least_residual=self._least_residual,
         ).to(self._device)
         model.train()
         yield from train(model, self._batches(embeddings_ND, buffer_rows, generator), max_steps=MAX_STEPS)
