@@ -26,6 +26,7 @@ from semid_tui.context import Answer, Marker, Mode, SentCommand
 from semid_tui.data.commands import CommandGateway
 from semid_tui.data.poller import DatabaseUnavailable, OverviewRead, Poller, QueryAnswered, Report
 from semid_tui.data.queries import CommandsQuery, Query
+from semid_tui.render.generations import training_effects
 from semid_tui.render.text import duration
 from semid_tui.screens.codes import CodesPane
 from semid_tui.screens.events import EventsPane
@@ -331,8 +332,11 @@ class MonitorApp(App[None]):
             return False
         return super().check_action(action, parameters)
 
-    def confirm(self, question: str, answers: Sequence[Answer]) -> None:
-        """Ask the user before the daemon changes something, and send the command of the chosen answer."""
+    def confirm(self, question: str, answers: Sequence[Answer], details: Sequence[str] = ()) -> None:
+        """Ask the user before the daemon changes something, and send the command of the chosen answer.
+
+        `details` say what will happen, in figures.
+        """
 
         def chosen(number: int | None) -> None:
             if number is not None:
@@ -342,7 +346,9 @@ class MonitorApp(App[None]):
         if self.mode.readonly:
             self.notify("read-only: nothing is sent to the daemon", severity="warning")
             return
-        self.push_screen(ChoiceScreen(escape(question), [escape(answer[0]) for answer in answers]), chosen)
+        self.push_screen(
+            ChoiceScreen(escape(question), [*map(escape, details)], [escape(answer[0]) for answer in answers]), chosen
+        )
 
     def send(self, command: str, arguments: dict[str, Any], about: str) -> None:
         """Send a command, and follow its state."""
@@ -371,6 +377,7 @@ class MonitorApp(App[None]):
                 ("train from the candidate, which learned from the rows since", "train", {"from": "candidate"}, ""),
                 ("train anew on the whole catalogue", "train", {"from": "anew"}, ""),
             ],
+            training_effects(self.overview) if self.overview is not None else (),
         )
 
     def action_command_palette(self) -> None:

@@ -84,7 +84,7 @@ def main(
             else:
                 from semid_tui.once import overview_text
 
-                click.echo(overview_text(config.database, int(os.environ.get("COLUMNS") or 0) or 80, chosen))
+                click.echo(overview_text(config, int(os.environ.get("COLUMNS") or 0) or 80, chosen))
             return
         if serve:
             from semid_tui.serve import serve_readonly

@@ -77,8 +77,11 @@ class MonitorContext(Protocol):
     def subscribe(self, again: bool = False) -> None:
         """Read what the shown screen queries; with `again` read it though nothing has changed."""
 
-    def confirm(self, question: str, answers: Sequence[Answer]) -> None:
-        """Ask the user before the daemon changes something, and send the command of the chosen answer."""
+    def confirm(self, question: str, answers: Sequence[Answer], details: Sequence[str] = ()) -> None:
+        """Ask the user before the daemon changes something, and send the command of the chosen answer.
+
+        `details` say what will happen, in figures.
+        """
 
     async def look_up(self, text: str) -> None:
         """Show an item, or the items that a pattern of codes matches."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from semid_daemon.config import Config
 from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.monitor import MonitorReader
 from semid_tui.context import Marker, Mode
@@ -13,6 +12,7 @@ from semid_tui.render.overview import (
     codebook_lines,
     event_lines,
     host_lines,
+    quality_lines,
     trouble_lines,
     work_lines,
 )
@@ -22,19 +22,21 @@ from semid_tui.render.status import status_line
 _TROUBLED, _EVENTS = 8, 8
 
 
-def overview_text(database: Path, width: int, marker: Marker) -> str:
+def overview_text(config: Config, width: int, marker: Marker) -> str:
     """The overview, one part below the other. Raises StoreError where the database cannot be read."""
-    with ReadConnection(database) as connection, connection.snapshot():
+    with ReadConnection(config.database) as connection, connection.snapshot():
         reader = MonitorReader(connection)
         overview, curve = reader.read_overview(), reader.losses.curve()
         usage = reader.usage(overview.active.generation) if overview.active else None
         troubled, events = reader.files.troubled(_TROUBLED), reader.events(_EVENTS)
+    limits = config.generations
     height = 1 + len(overview.layers)
     parts: list[list[Line]] = [
         [status_line(overview, width, Mode(readonly=True, ascii_only=marker == "ascii"))],
         loss_lines(curve, width, 10, View(marker=marker)),
         work_lines(overview, width, 4, marker),
         all_files_lines(overview, width, marker),
+        quality_lines(overview, width, marker, limits.drift_error_ratio, limits.drift_js),
         codebook_lines(overview, usage, width, max(2, height), marker),
         trouble_lines(overview, troubled, width, 2 + len(troubled), marker),
         host_lines(overview, width, 12, marker),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from semid_daemon.base.drift_base import expected_error_ratio
 from semid_daemon.base.types import Baseline, CodeArray, CountArray, FloatArray
 
 FEWEST_ROWS = 256  # that drift is measured on: smaller chunks are added up
@@ -95,15 +96,9 @@ def drift_of(sums: RowStatistics, baseline: Baseline) -> Drift:
 
 
 def expected_ratio(baseline: Baseline) -> float:
-    """The error ratio of rows that have not drifted, above 1 because the codebooks were fitted to other ones.
-
-    K means fitted to N rows leave (1 - K/N) of the variance that is in them, and (1 + K/N) of that in rows to come:
-    the first term of the optimism of least squares (Efron 1986), once per layer. Measured on held-out rows it is
-    within 3%.
-    """
+    """The error ratio of rows that have not drifted from the training rows."""
     layers, codebook_size = baseline.counts_LK.shape
-    share = min(0.9, codebook_size / max(float(baseline.counts_LK[0].sum()), 1.0))
-    return float(((1 + share) / (1 - share)) ** layers)
+    return expected_error_ratio(layers, codebook_size, float(baseline.counts_LK[0].sum()))
 
 
 def divergence(counts_K: CountArray, trained_K: CountArray, rows: float) -> float:

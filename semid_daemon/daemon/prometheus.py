@@ -97,6 +97,7 @@ def _of_the_catalogue(status: Status, metrics: Metrics) -> list[Family]:
 def _of_drift(metrics: Metrics) -> list[Family]:
     texts = {
         "drift_error_ratio": "Error of recent rows per error of the training rows.",
+        "drift_error_over_base": "The same over what rows without drift have: 1 means no drift.",
         "drift_js": "Jensen-Shannon divergence in bits of recent rows' code use from the training rows'.",
         "drift_tail_share": "Share of recent rows whose error is beyond the training rows' 99th percentile.",
         "drift_dead_alive": "Codes that no training row used and recent rows do.",

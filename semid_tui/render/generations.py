@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semid_daemon.base.text import escape
 from semid_daemon.store.read.generations import Difference, GenerationRow, GenerationsSnapshot
+from semid_daemon.store.read.monitor import Overview
 from semid_tui.context import Marker
 from semid_tui.render.bars import sparkline
 from semid_tui.render.spans import Line, Part, line, rule
@@ -109,6 +110,14 @@ def drift_lines(snapshot: GenerationsSnapshot, width: int, marker: Marker) -> li
         words = names.get(name, name) + ("" if layer is None else str(layer))
         text = fit(words, min(34, width // 2))
         room = min(40, width - len(text) - 12)
+        if name == "drift_error_ratio" and snapshot.drift_base:
+            drawn.append(
+                line(
+                    fit("error, times that without drift", len(text)),
+                    f"{loss(values[-1] / snapshot.drift_base):>9}  ",
+                    (f"{loss(snapshot.drift_base)} times that of training is no drift", "dim"),
+                )
+            )
         drawn.append(
             line(
                 (text, "dim" if layer is None else layer_style(layer)),
@@ -117,3 +126,48 @@ def drift_lines(snapshot: GenerationsSnapshot, width: int, marker: Marker) -> li
             )
         )
     return drawn
+
+
+def training_effects(overview: Overview) -> list[str]:
+    """What preparing another generation does, in figures."""
+    texts = []
+    if overview.active is not None:
+        texts.append(f"{overview.active.items:,} items are encoded with it, beside generation {overview.generation}.")
+    if overview.next_generation is not None:
+        state = "is ready" if overview.next_ready else "is being prepared"
+        texts.append(f"Generation {overview.next_generation} {state} already.")
+    return texts
+
+
+def switch_effects(snapshot: GenerationsSnapshot, row: GenerationRow) -> list[str]:
+    """What changes for the users of the IDs when a generation becomes the active one, as it was measured."""
+    active = next((other for other in snapshot.generations if other.status == "active"), None)
+    if active is None:
+        return []
+    numbers = {active.generation, row.generation}
+    pair = next((pair for pair in snapshot.comparisons if {pair.old, pair.new} == numbers), None)
+    churn = {} if pair is None else {change.layer: change.new for change in pair.differences if change.name == "churn"}
+    moved = churn.get(None)
+    if pair is None or moved is None:
+        return [
+            f"How many IDs move was not measured: `semid compare {active.generation} {row.generation}` counts them."
+        ]
+    items = max(0, active.items - row.behind)
+    layers = ", ".join(
+        f"L{layer} {share:.1%}" for layer, share in churn.items() if layer is not None and share is not None
+    )
+    texts = [
+        f"{moved:.1%} of the IDs move: {round(moved * items):,} of {items:,}."
+        + (f" By layer: {layers}." if layers else "")
+    ]
+    measured = []
+    for change in pair.differences:
+        before, after = (change.old, change.new) if pair.new == row.generation else (change.new, change.old)
+        if change.name in ("error", "neighbour_recall") and before is not None and after is not None:
+            layer = "" if change.layer is None else f" L{change.layer}"
+            measured.append(f"{change.name.replace('_', ' ')}{layer} {figure(before)} → {figure(after)}")
+    if measured:
+        texts.append("On the same rows: " + ", ".join(measured) + ".")
+    if row.behind:
+        texts.append(f"{row.behind:,} items do not have an ID of it yet.")
+    return texts

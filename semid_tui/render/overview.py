@@ -14,8 +14,10 @@ from semid_tui.context import Marker
 from semid_tui.render.bars import bar, rank_profile, sparkline
 from semid_tui.render.spans import Line, Part, Span, length, line, rule
 from semid_tui.render.status import gauge
-from semid_tui.render.text import clock, count, duration, fit, percent, short, size
+from semid_tui.render.text import clock, count, duration, fit, loss, percent, short, size
 from semid_tui.render.theme import LEVEL_STYLES, STATUS_STYLES, layer_style
+
+_UNIQUE_ENOUGH, _UNIQUE_FEW = 0.9, 0.5  # shares of unique IDs
 
 
 def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> list[Line]:
@@ -51,6 +53,40 @@ def work_lines(overview: Overview, width: int, height: int, marker: Marker) -> l
     return drawn[:height]
 
 
+def quality_lines(
+    overview: Overview, width: int, marker: Marker, drift_limit: float, divergence_limit: float
+) -> list[Line]:
+    """Whether the IDs are good: share of unique ones, error and drift, then what can be done, a line each.
+
+    `drift_limit` and `divergence_limit` are those of semid.toml from which on a refresh is recommended.
+    """
+    quality, active = overview.quality, overview.active
+    if active is None or active.unique_rate is None:
+        return []
+    unique = active.unique_rate
+    drifted = quality.drift is not None and quality.drift > drift_limit
+    diverged = quality.divergence is not None and quality.divergence > divergence_limit
+    style = "good" if unique >= _UNIQUE_ENOUGH else "warn" if unique >= _UNIQUE_FEW else "bad"
+    parts: list[Part] = [("unique ", "dim"), (f"{unique:.1%}", style)]
+    if quality.error is not None:
+        parts += [("   error ", "dim"), loss(quality.error)]
+    if quality.drift is None:
+        parts.append(("   drift not measured yet", "dim"))
+    else:
+        parts += [("   drift ", "dim"), (f"{quality.drift - 1:+.1%}", "warn" if drifted else "good")]
+        parts.append((f" error, limit {drift_limit - 1:+.1%}", "dim"))
+    if quality.divergence is not None:
+        parts += [("   code use ", "dim"), (f"{quality.divergence:.3f} bits", "warn" if diverged else "good")]
+    drawn = [rule(width, ("quality", "title"), (f" · g{active.generation}", "dim"), marker=marker), line(*parts)]
+    if overview.next_generation is not None:
+        state = "is ready" if overview.next_ready else "is being prepared"
+        moved = "" if quality.next_moved is None else f": {quality.next_moved:.1%} of IDs would move"
+        drawn.append(line((fit(f"generation {overview.next_generation} {state}{moved} (key 7)", width), "accent")))
+    elif drifted or diverged:
+        drawn.append(line((fit("refresh recommended: T prepares a generation and changes no ID", width), "warn")))
+    return drawn
+
+
 def _bar_line(share: float, width: int, marker: Marker, note: str) -> Line:
     share = min(1.0, share)
     tail = f" {share:4.0%}  {note}" if note else f" {share:4.0%}"
@@ -70,7 +106,17 @@ def all_files_lines(overview: Overview, width: int, marker: Marker) -> list[Line
     drawn = [rule(width, ("all files", "title"), marker=marker), line(*words)]
     if total:
         drawn.append(_bar_line(done / total, width, marker, ""))
-    return drawn
+    return drawn if live else _not_live(overview, drawn)
+
+
+def _not_live(overview: Overview, drawn: Sequence[Line]) -> list[Line]:
+    """Lines under a rule, of figures that the daemon reported some time ago: the age in the rule, all of it dim."""
+    age = overview.heartbeat_age_s()
+    title = Span(f" · {duration(age)} ago" if age is not None else " · not live", "warn")
+    heading, *rest = drawn
+    bar = heading[-1]
+    heading = (*heading[:-1], title, bar._replace(text=bar.text[: max(0, len(bar.text) - cell_len(title.text))]))
+    return [heading, *(tuple(span._replace(style="dim") for span in spans) for spans in rest)]
 
 
 def codebook_lines(
@@ -229,7 +275,7 @@ def host_lines(overview: Overview, width: int, height: int, marker: Marker) -> l
     free = gauge(overview, "disk_free_bytes")
     if free is not None:
         drawn.append(line(("disk   ", "dim"), (f"{size(free)} free", "bad" if free < 2**30 else "text")))
-    return drawn[:height]
+    return drawn[:height] if overview.liveness() == "live" else _not_live(overview, drawn[:height])
 
 
 def stage_line(overview: Overview, width: int) -> Line:

@@ -11,7 +11,7 @@ from textual.binding import Binding
 
 from semid_daemon.store.read.generations import GenerationRow, GenerationsSnapshot
 from semid_tui.data.queries import GenerationsQuery, Query
-from semid_tui.render.generations import detail_lines, table_lines
+from semid_tui.render.generations import detail_lines, switch_effects, table_lines
 from semid_tui.render.spans import Line, line
 from semid_tui.widgets.pane import Pane, PanePart
 
@@ -148,7 +148,11 @@ class GenerationsPane(Pane):
         """Ask before another generation becomes active; `{}` stands for it in both texts."""
         about = f"generation {row.generation}"
         arguments = {"generation": row.generation}
-        self.monitor.confirm(question.format(about), [(answer.format(about), command, arguments, about)])
+        self.monitor.confirm(
+            question.format(about),
+            [(answer.format(about), command, arguments, about)],
+            switch_effects(self.snapshot, row) if self.snapshot else (),
+        )
 
     def copied_text(self) -> str | None:
         row = self.chosen()

@@ -19,6 +19,7 @@ from semid_tui.render.overview import (
     codebook_lines,
     event_lines,
     host_lines,
+    quality_lines,
     trouble_lines,
     work_lines,
 )
@@ -42,6 +43,16 @@ class LossPart(OverviewPart):
     def lines(self, width: int, height: int) -> list[Line]:
         view = View(log=self.pane.log_scale, marker=self.monitor.marker)
         return loss_lines(self.pane.curve, width, height, view)
+
+
+class QualityPart(OverviewPart):
+    more = 7
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        overview, limits = self.pane.overview, self.monitor.config.generations
+        if overview is None:
+            return []
+        return quality_lines(overview, width, self.monitor.marker, limits.drift_error_ratio, limits.drift_js)
 
 
 class WorkPart(OverviewPart):
@@ -112,6 +123,7 @@ class OverviewPane(Pane):
                 yield WorkPart(self, id="overview-work")
                 yield AllFilesPart(self, id="overview-all")
             with Vertical(id="overview-right"):
+                yield QualityPart(self, id="overview-quality")
                 yield CodesPart(self, id="overview-codes")
                 yield FilesPart(self, id="overview-files")
                 yield HostPart(self, id="overview-host")
@@ -131,6 +143,10 @@ class OverviewPane(Pane):
         self.is_wide = width >= 110 and height >= 28
         self.set_class(self.is_wide, "wide")
         self.set_class(height < 20, "low")
+        quality = self.query_one(QualityPart)
+        needed = len(quality.lines(width, height))
+        quality.display = needed > 0 and height >= 16
+        quality.styles.height = needed
         layers = len(self.overview.layers) if self.overview else 3
         codes = 1 + max(layers, 1) * (2 if self.is_wide else 1)
         self.query_one("#overview-codes").styles.height = min(codes, max(4, height // 3))

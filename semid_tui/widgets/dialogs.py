@@ -9,6 +9,7 @@ from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.screen import ModalScreen
 
 from semid_tui.render.dialogs import Sections, choice_lines, help_lines
@@ -19,35 +20,39 @@ from semid_tui.widgets.cell_widget import CellWidget
 class Choices(CellWidget, can_focus=True):
     """A question, and one answer a line with a cursor."""
 
-    def __init__(self, question: str, answers: Sequence[str]) -> None:
+    def __init__(self, question: str, details: Sequence[str], answers: Sequence[str]) -> None:
         super().__init__()
-        self.question, self.answers, self.cursor = question, answers, 0
+        self.question, self.details, self.answers = question, details, answers
+        self.cursor = len(answers)  # on the one that changes nothing
 
     def lines(self, width: int, height: int) -> list[Line]:
-        return choice_lines(self.question, self.answers, self.cursor, width)
+        return choice_lines(self.question, self.details, self.answers, self.cursor, width)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self.lines(width, 0))
 
 
 class ChoiceScreen(ModalScreen[int | None]):
-    """Returns the number of the chosen answer, or None."""
+    """Returns the number of the chosen answer, or None, which is the default."""
 
     BINDINGS = [
         Binding("escape,q,n", "dismiss_none", "No"),
-        Binding("enter,y", "choose", "Yes"),
+        Binding("enter", "choose", "Choose"),
+        Binding("y", "yes", "Yes"),
         Binding("up,k", "move(-1)", "Up"),
         Binding("down,j", "move(1)", "Down"),
         *(Binding(str(number), f"pick({number})", show=False) for number in range(1, 10)),
     ]
 
-    def __init__(self, question: str, answers: Sequence[str]) -> None:
+    def __init__(self, question: str, details: Sequence[str], answers: Sequence[str]) -> None:
         super().__init__()
-        self._choices = Choices(question, answers)
+        self._choices = Choices(question, details, answers)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
             yield self._choices
 
     def on_mount(self) -> None:
-        self._choices.styles.height = len(self._choices.answers) + 4
         self._choices.focus()
 
     def _answer(self, number: int | None) -> None:
@@ -58,14 +63,22 @@ class ChoiceScreen(ModalScreen[int | None]):
         self._answer(None)
 
     def action_choose(self) -> None:
-        self._answer(self._choices.cursor)
+        cursor = self._choices.cursor
+        self._answer(cursor if cursor < len(self._choices.answers) else None)
+
+    def action_yes(self) -> None:
+        """Yes to a question with one answer; where there are several, to the one on the cursor."""
+        if len(self._choices.answers) == 1:
+            self._answer(0)
+        elif self._choices.cursor < len(self._choices.answers):
+            self.action_choose()
 
     def action_pick(self, number: int) -> None:
         if number <= len(self._choices.answers):
             self._answer(number - 1)
 
     def action_move(self, by: int) -> None:
-        self._choices.cursor = (self._choices.cursor + by) % len(self._choices.answers)
+        self._choices.cursor = (self._choices.cursor + by) % (len(self._choices.answers) + 1)
         self._choices.redraw()
 
 

@@ -91,6 +91,7 @@ def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
         assert of("loss", layer=layer) > 0
         assert 0 <= of("drift_js", layer=layer) <= 1
     assert of("drift_error_ratio") > 0
+    assert 0 < of("drift_error_over_base") < of("drift_error_ratio")
     assert 0 < of("unique_rate") <= 1
     with Store(config.database) as store:
         assert [e for (e,) in store.database.read("SELECT message FROM events") if "semid.prom: cannot be written" in e]

@@ -45,7 +45,7 @@ def test_retry_one_filtered_all(recorded: Config):
         await ui.press("escape")
         await ui.until(lambda: "Try again?" not in ui.text)
         assert requests(recorded) == []
-        await ui.press("R", "enter")
+        await ui.press("R", "1")
         await ui.until(lambda: requests(recorded))
         assert requests(recorded) == [("retry", {"files": ["broken.npz"]})]
         await ui.sees("retry broken.npz · queued")
@@ -77,7 +77,7 @@ def test_pause_and_one_that_fails(recorded: Config):
         await ui.sees("PAUSED")
         await ui.press("P")
         await ui.sees("Resume the daemon's work?")
-        await ui.press("enter")
+        await ui.press("1")
         await answer_what_comes(ui, recorded)
         await ui.sees("failed after", "no such command")
 
@@ -90,11 +90,14 @@ def test_train_promote_roll_back_name_their_object(recorded: Config):
         await ui.sees("fingerprint")
         await ui.press("T")
         await ui.sees("Prepare the next generation", "3 train anew on the whole catalogue")
+        await ui.sees("700 items are encoded with it, beside generation 2.", "n no, change nothing")
         await ui.press("3")
         await ui.until(lambda: requests(recorded))
         await ui.press("B")
         await ui.sees("Go back to generation 1?")
-        await ui.press("enter")
+        await ui.press("enter")  # the default is no
+        await ui.until(lambda: "Go back" not in ui.text)
+        await ui.press("B", "y")
         await ui.until(lambda: len(requests(recorded)) == 2)
         await ui.press("A")
         await ui.sees("no generation is ready")
@@ -109,7 +112,7 @@ def test_a_directory_that_may_not_be_written_to_is_told(recorded: Config):
     async def script(ui: AppDriver) -> None:
         await ui.press("S")
         await ui.sees("Look at everything in the drop directory anew?")
-        await ui.press("enter")
+        await ui.press("1")
         # The message begins with a path, and is broken into lines wherever that ends.
         await ui.until(lambda: any("a command cannot be put there" in toast.message for toast in ui.app._notifications))
 
@@ -122,6 +125,31 @@ def state_of(config: Config) -> str:
         dump = "\n".join(store.database.connection.iterdump())
     names = sorted(str(path.relative_to(config.root)) for path in (config.root / "state" / "commands").rglob("*"))
     return hashlib.sha256("\n".join([dump, *names]).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("size", [(60, 18), (80, 24), (160, 45)], ids="{0[0]}x{0[1]}".format)
+def test_a_switch_says_how_many_ids_move(recorded: Config, size: tuple[int, int]):
+    with Store(recorded.database) as store:
+        values = [("churn", 0, None, 0.5), ("churn", 1, None, 0.25), ("churn", None, None, 0.625)]
+        store.comparisons.set(1, 2, [*values, ("error", None, 0.5, 0.4), ("neighbour_recall", 0, 0.9, 0.8)])
+
+    async def script(ui: AppDriver) -> None:
+        await ui.press("7")
+        await ui.sees("fingerprint")
+        await ui.press("B")
+        await ui.sees(
+            "Go back to generation 1? Every item gets the ID again",
+            "62.5% of the IDs move: 40 of 64.",
+            "L0 50.0%",
+            "L1 25.0%.",
+            "On the same rows: error 0.4 → 0.5",
+            "L0 0.8 → 0.9.",
+            "1 roll back to generation 1",
+            "n no, change nothing",
+        )
+        assert "…" not in "".join(line for line in ui.text.splitlines() if "│" in line)
+
+    drive(recorded, script, size)
 
 
 KEYS = [

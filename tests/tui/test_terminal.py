@@ -78,7 +78,7 @@ def test_a_file_is_dropped_looked_up_and_a_rejected_one_retried(daemon, clustere
         drop_npz(config.rejected_dir, "wrong.npz", ids("wrong-", 10), clustered(10, 16, seed=2))
         terminal.press("R")
         terminal.sees("Try again?", "retry wrong.npz", "change nothing")
-        terminal.press("\r")
+        terminal.press("1")
         terminal.sees("retry wrong.npz · queued →", "done after", timeout_s=60)
 
         # The daemon dies, and comes back; old data does not look live meanwhile.
@@ -190,7 +190,7 @@ def test_what_it_loads(recorded: Config):
         "from semid_tui.app import MonitorApp\n"
         "from semid_tui.once import overview_text\n"
         f"config = load_config(Path({str(recorded.root / 'semid.toml')!r}))\n"
-        "overview_text(config.database, 80, 'braille')\n"
+        "overview_text(config, 80, 'braille')\n"
         "async def main():\n"
         "    app = MonitorApp(config)\n"
         "    async with app.run_test() as pilot:\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from semid_daemon.base.drift_base import expected_error_ratio
 from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.records import LayerHealth
 
@@ -87,6 +89,7 @@ class Comparison:
 class GenerationsSnapshot:
     """All generations and comparisons, the latest first. `drift` of the active one: the last values, oldest first.
 
+    `drift_base`: its drift_error_ratio without drift, None where that is not known.
     `candidate`: steps and rows that the active generation's candidate has learned from.
     """
 
@@ -94,6 +97,7 @@ class GenerationsSnapshot:
     comparisons: tuple[Comparison, ...]
     drift: Mapping[tuple[str, int | None], tuple[float, ...]]
     candidate: tuple[int, int] | None
+    drift_base: float | None = None
 
 
 class GenerationQueries:
@@ -146,7 +150,18 @@ class GenerationQueries:
                 comparisons=self.comparisons(),
                 drift=self.drift(active, _MOST_DRIFT) if active else {},
                 candidate=(candidate[0], candidate[1]) if candidate else None,
+                drift_base=self.drift_base(active) if active else None,
             )
+
+    def drift_base(self, generation: GenerationRow) -> float | None:
+        """The drift_error_ratio of rows without drift; None where the training rows were not measured."""
+        (counts,) = self._connection.row(
+            "SELECT trained_counts FROM _generations WHERE generation = ?", generation.generation
+        )
+        if counts is None:
+            return None
+        rows = sum(struct.unpack_from(f"<{generation.codebook_size}d", counts))  # of layer 0
+        return expected_error_ratio(generation.layers, generation.codebook_size, rows)
 
     def drift(self, generation: GenerationRow, most: int) -> dict[tuple[str, int | None], tuple[float, ...]]:
         """The last `most` values of each drift metric by its name and layer, oldest first; without a value, no key."""

@@ -31,14 +31,17 @@ class MetricsReader:
                 "SELECT sum(rows_assigned), sum(rows_kept), sum(rows_replaced), sum(rows_rejected) FROM _files"
             )
             active = self._generations.active()
-            drift = self._generations.drift(active, 1) if active else {}
+            drift = {key: values[-1] for key, values in self._generations.drift(active, 1).items()} if active else {}
+            base = self._generations.drift_base(active) if active else None
+            if base is not None and ("drift_error_ratio", None) in drift:
+                drift["drift_error_over_base", None] = drift["drift_error_ratio", None] / base
             return Metrics(
                 rows={
                     outcome: count or 0
                     for outcome, count in zip(("assigned", "kept", "replaced", "rejected"), rows, strict=True)
                 },
                 loss=self._loss(active.layers) if active else {},
-                drift={key: values[-1] for key, values in drift.items()},
+                drift=drift,
             )
 
     def _loss(self, layers: int) -> dict[int, float]:

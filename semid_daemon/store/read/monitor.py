@@ -31,10 +31,29 @@ class Revisions:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueQuality:
+    """How good the active generation's IDs are; None where a value was not measured.
+
+    `error`: of a sample of its items. `drift`: error of recent rows over that of rows without drift, so that 1 means
+    none; `divergence`: the largest drift_js of a layer, in bits. `next_moved`: share of the IDs that would move to the
+    generation prepared beside it.
+    """
+
+    error: float | None = None
+    drift: float | None = None
+    divergence: float | None = None
+    next_moved: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Overview(Status):
-    """The status with the daemon's gauges by name, and what has changed. Read with every change."""
+    """The status with the daemon's gauges by name, the quality of the IDs, and what has changed.
+
+    Read with every change.
+    """
 
     gauges: Mapping[str, float | str]
+    quality: CatalogueQuality
     revisions: Revisions
 
 
@@ -88,6 +107,7 @@ class MonitorReader:
             self.connection.check_version()
             status = self.status.status()
             gauges: dict[str, float | str] = dict(rows("SELECT name, coalesce(value, text) FROM _gauges"))
+            quality = self._quality(status)
             changes: dict[str, int] = dict(rows("SELECT name, revision FROM _revisions"))
             metrics, events, chunks = (
                 self.connection.row(f"SELECT coalesce(max(id), 0) FROM {table}")[0]
@@ -96,7 +116,32 @@ class MonitorReader:
         return Overview(
             **{field.name: getattr(status, field.name) for field in dataclasses.fields(Status)},
             gauges=gauges,
+            quality=quality,
             revisions=Revisions(metrics, events, chunks, changes["files"], changes["commands"], changes["generations"]),
+        )
+
+    def _quality(self, status: Status) -> CatalogueQuality:
+        """An index finds each value."""
+        active = status.active
+        if active is None:
+            return CatalogueQuality()
+        drift, base = self.generations.drift(active, 1), self.generations.drift_base(active)
+        ratio = drift.get(("drift_error_ratio", None))
+        first, rows = self.connection.first, f"quality-{active.generation}"
+        error = first(
+            "SELECT value FROM _metrics WHERE run = ? AND name = 'error' AND layer IS NULL ORDER BY step DESC LIMIT 1",
+            rows,
+        )
+        moved = first(
+            "SELECT new_value FROM _comparisons WHERE old = ? AND new = ? AND name = 'churn' AND layer IS NULL",
+            active.generation,
+            status.next_generation,
+        )
+        return CatalogueQuality(
+            error=error[0] if error else None,
+            drift=ratio[-1] / base if ratio and base else None,
+            divergence=max((values[-1] for (name, _), values in drift.items() if name == "drift_js"), default=None),
+            next_moved=moved[0] if moved else None,
         )
 
     def usage(self, generation: int) -> Usage:

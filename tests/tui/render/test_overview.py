@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
 from rich.cells import cell_len
 
-from semid_daemon.store.read.monitor import Event
+from semid_daemon.store.read.monitor import CatalogueQuality, Event
 from semid_tui.render.overview import (
     all_files_lines,
     codebook_lines,
     event_lines,
     host_lines,
+    quality_lines,
     trouble_lines,
     work_lines,
 )
 from semid_tui.render.spans import length, plain
-from tests.tui.render.values import USAGE, file_row, overview
+from tests.tui.render.values import ACTIVE, USAGE, file_row, overview
 
 LONG_AGO = "2026-01-01T00:00:00.000Z"
 
@@ -97,3 +102,34 @@ def test_the_host():
     assert drawn[-1][-1] == ("512 MB free", "bad", "")
     assert "gpu" not in plain(drawn)
     assert "no figures recorded yet" in plain(host_lines(overview(gauges={}), 80, 9, "braille"))
+
+
+def styles(drawn) -> dict[str, str]:
+    return {span.text.strip(): span.style for spans in drawn for span in spans}
+
+
+def test_quality_is_coloured_by_its_limits_and_says_what_to_do():
+    good = quality_lines(overview(quality=CatalogueQuality(0.25, 1.01, 0.01)), 80, "braille", 1.04, 0.1)
+    assert plain(good[1:]) == "unique 90.0%   error 0.25   drift +1.0% error, limit +4.0%   code use 0.010 bits"
+    assert [styles(good)[text] for text in ("90.0%", "+1.0%", "0.010 bits")] == ["good", "good", "good"]
+    bad = overview(active=replace(ACTIVE, distinct_ids=30), quality=CatalogueQuality(0.25, 1.2, 0.2))
+    drawn = quality_lines(bad, 80, "braille", 1.04, 0.1)
+    assert [styles(drawn)[text] for text in ("30.0%", "+20.0%", "0.200 bits")] == ["bad", "warn", "warn"]
+    assert plain(drawn[2:]) == "refresh recommended: T prepares a generation and changes no ID"
+    ready = replace(bad, next_generation=3, next_ready=True, quality=CatalogueQuality(0.25, 1.2, 0.2, 0.124))
+    drawn = quality_lines(ready, 80, "braille", 1.04, 0.1)
+    assert plain(drawn[2:]) == "generation 3 is ready: 12.4% of IDs would move (key 7)"
+    assert quality_lines(overview(active=None), 80, "braille", 1.04, 0.1) == []
+
+
+@pytest.mark.parametrize("state", ["live", "stopped", "killed"])
+def test_figures_that_are_not_live_are_dim(state: str):
+    gauges = {"cpu_percent": 99.0, "cpu_count": 2, "disk_free_bytes": 5.0, "bytes_left": 5e6, "stage_read_s": 1.0}
+    old = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
+    changes = {"live": {}, "stopped": {"state": "stopped", "heartbeat_at": old}, "killed": {"heartbeat_at": old}}
+    value = overview(gauges={**gauges, "bottleneck": "read"}, **changes[state])
+    for drawn in (host_lines(value, 80, 12, "braille"), all_files_lines(value, 80, "braille")):
+        bright = {span.style for spans in drawn[1:] for span in spans} - {"dim"}
+        assert bool(bright) == (state == "live")
+        assert (" ago" in plain(drawn[:1])) == (state != "live")
+        assert sum(len(span.text) for span in drawn[0]) == 80

@@ -9,7 +9,7 @@ from typing import Any
 from semid_daemon.store.read.files import FileRow
 from semid_daemon.store.read.generations import GenerationRow
 from semid_daemon.store.read.loss import LossCurve, LossPoint
-from semid_daemon.store.read.monitor import Overview, Revisions, Usage
+from semid_daemon.store.read.monitor import CatalogueQuality, Overview, Revisions, Usage
 from semid_daemon.store.records import LayerHealth
 
 AT = "2026-01-01T00:00:00.000Z"
@@ -53,6 +53,7 @@ def overview(**changes: Any) -> Overview:
         layers=(LayerHealth(0, 1.0, 0, 3.6), LayerHealth(1, 0.5, 2, 2.0)),
         files={"done": 3, "rejected": 1, "pending": 2},
         gauges={"file": "b.npz", "file_rows": 1000, "file_rows_done": 250, "rows_per_s": 500, "file_eta_s": 90},
+        quality=CatalogueQuality(),
         next_generation=None,
         next_ready=False,
         revisions=Revisions(metrics=1, events=1, chunks=1, files=1, commands=1, generations=1),
