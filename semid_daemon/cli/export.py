@@ -56,6 +56,14 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
     help="Rows in the order in which their IDs were assigned, so that later items come last; or by length of the item"
     " ID and item ID, so that items numbered 0...N-1 keep their number.",
 )
+@click.option(
+    "--vocabulary-offset",
+    type=click.IntRange(0, 2**30),
+    default=0,
+    metavar="N",
+    help="The number of the first token in sid-gr, xllm and trie-npz. A code's token is N + layer * codebook_size +"
+    " code; suffixes come after the last layer.",
+)
 @click.option("--check", is_flag=True, help="Write nothing: check that OUT and what lies beside it belong together.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def export(
@@ -68,6 +76,7 @@ def export(
     id_type: IdType | None,
     compact: bool,
     order: str,
+    vocabulary_offset: int,
     check: bool,
     quiet: bool,
 ) -> None:
@@ -113,6 +122,7 @@ def export(
                 id_type=id_type,
                 compact=compact,
                 by_item_id=order == "item-id",
+                vocabulary_offset=vocabulary_offset,
                 load_codebooks=lambda: load_codebooks(config.codebooks_dir, published.fingerprint),
                 advance=advance,
             )

@@ -1,4 +1,4 @@
-"""`csv`: `item_id,SID` with the codes joined by commas, as FORGE (al_sid) writes and reads it."""
+"""`csv`: `item_id,SID` with the codes joined by commas, as FORGE (al_sid) writes it."""
 
 from __future__ import annotations
 

@@ -15,10 +15,15 @@ FORMS = {
     "index-json": "tokens by row: LC-Rec, LETTER, MiniOneRec",
     "onerec": "parquet of pid, codes, sid: OpenOneRec",
     "torcheasyrec": "TorchEasyRec's SID bundle, a directory",
-    "csv": "item_id,SID: FORGE (al_sid)",
+    "csv": "item_id,SID: what FORGE (al_sid) writes",
+    "forge": "item_id,codebook_lv1,...: what FORGE (al_sid) reads",
     "rpg": "JSON of item -> codes: RPG's .sem_ids",
     "parquet": "item_id, semantic_id, suffix, codes, generation: anything",
     "faiss": "the codebooks as a ResidualQuantizer index",
+    "sid-gr": "JSON Lines of item_id, token_ids: NVIDIA sid-gr-inference",
+    "xllm": "binary records of item ID and three tokens: xLLM",
+    "flashrec": "JSON of codes -> items: FlashRec's --sid-vocab-file",
+    "trie-npz": "sorted IDs and CSR trie: STATIC, RecTokens",
     "tokens": "all tokens and the prefix trie: constrained decoding",
 }
 

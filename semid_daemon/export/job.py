@@ -25,7 +25,8 @@ class Job:
 
     `rows` is how many items are selected; `integer_ids` says whether item IDs go out as int64, where the form
     has a type for them; `final` is where the export will be found; `compact` asks for the consumer's own form, which
-    later items may change; `order` is that of the chunks; `warnings` are told to the user.
+    later items may change; `order` is that of the chunks; `vocabulary_offset` is the number of the first token;
+    `warnings` are told to the user.
     """
 
     catalogue: Catalogue
@@ -38,6 +39,7 @@ class Job:
     form: Form
     compact: bool
     order: Order
+    vocabulary_offset: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -71,7 +73,8 @@ class Form:
     `directory`: it is a directory. `of_items`: it holds items, and not only codebooks. `id_type`: what item IDs
     are unless the user says; "auto" writes int64 where all of the generation's are integers, for consumers that
     look them up as such. `order` is the one that the form needs, None where it can have any. `compact` says what the
-    compact form costs, None where there is none; `buckets`: the compact form needs the sizes of buckets.
+    compact form costs, None where there is none; `buckets`: the compact form needs the sizes of buckets;
+    `numbers_tokens`: it holds numbers of tokens.
     """
 
     name: str
@@ -83,3 +86,4 @@ class Form:
     order: Order | None = None
     compact: str | None = None
     buckets: bool = False
+    numbers_tokens: bool = False

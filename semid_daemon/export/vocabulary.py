@@ -21,6 +21,20 @@ def numbers_of(job: Job, items: Items) -> IntArray:
     return np.column_stack([items.codes_NL, items.suffixes_N]) if job.has_suffixes else items.codes_NL
 
 
+def layer_tokens(job: Job, items: Items) -> IntArray:
+    """The numbers of the tokens of every item's codes (int64, N×L): offset + layer × codebook_size + code."""
+    layers_L = np.arange(job.published.layers, dtype=np.int64)
+    return items.codes_NL + layers_L * job.published.codebook_size + job.vocabulary_offset
+
+
+def token_numbers(job: Job, items: Items) -> IntArray:
+    """`layer_tokens`, and where the job writes suffixes that of the suffix, in a layer after the last (int64)."""
+    if not job.has_suffixes:
+        return layer_tokens(job, items)
+    beyond = job.published.layers * job.published.codebook_size + job.vocabulary_offset
+    return np.column_stack([layer_tokens(job, items), items.suffixes_N + beyond])
+
+
 def token_rows(job: Job, items: Items, form: str = "{}") -> Iterator[tuple[str, ...]]:
     """The tokens of `numbers_of`, each written into a form."""
     columns = []

@@ -40,6 +40,7 @@ def export(
     id_type: IdType | None = None,
     compact: bool = False,
     by_item_id: bool = False,
+    vocabulary_offset: int = 0,
     load_codebooks: Callable[[], Codebooks],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Exported:
@@ -47,7 +48,8 @@ def export(
 
     Everything is written beside `out` first, made durable, and renamed: the export, the map from row to item ID
     (`<out>.ids.json`, dense forms), and last where the export came from and the digests of both (`<out>.semid.json`).
-    `compact` asks for the form's compact variant; `by_item_id` orders rows by item ID, not by assignment.
+    `compact` asks for the form's compact variant; `by_item_id` orders rows by item ID, not by assignment;
+    `vocabulary_offset` is the number of the first token.
     `advance` is told of rows written. Raises ExportError when this cannot be had, StoreError or CodebookError
     when the catalogue cannot be read, MachineError when the machine does not let us write.
     """
@@ -55,6 +57,8 @@ def export(
         raise ExportError(f"{form.name} holds no items: --prefix and --since make no sense with it")
     if compact and form.compact is None:
         raise ExportError(f"{form.name} has no compact form: leave --compact away")
+    if vocabulary_offset and not form.numbers_tokens:
+        raise ExportError(f"{form.name} holds no numbers of tokens: leave --vocabulary-offset away")
     if by_item_id and (form.order is not None or not form.of_items):
         raise ExportError(f"{form.name} has an order of its own: leave --order away")
     check_place(form, out)
@@ -81,6 +85,7 @@ def export(
                 on_chunk=on_chunk,
                 form=form,
                 compact=compact,
+                vocabulary_offset=vocabulary_offset,
                 order=form.order or ("items" if by_item_id else "assigned"),
             )
             form.write(job, staging / "export")
@@ -134,6 +139,7 @@ def _origin(form: Form, job: Job, latest: str) -> dict[str, object]:
         "prefix": job.selection.prefix,
         "since": job.selection.since,
         "compact": job.compact,
+        "vocabulary_offset": job.vocabulary_offset,
         "order": {"assigned": "assigned", "items": "item-id", "codes": "codes"}[job.order],
         "latest": latest or None,
         "exported_at": utc_now(),
