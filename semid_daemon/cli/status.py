@@ -32,13 +32,19 @@ def status(config_path: Path | None, as_json: bool) -> None:
 
 def _status_text(status: Status) -> str:
     age_s = status.heartbeat_age_s()
-    overdue = age_s is not None and status.liveness() in ("stale", "silent")
+    overdue = status.liveness() in ("stale", "silent")
+    if overdue and status.clock_was_set_back():
+        fault = "; the clock was set back since, and no daemon runs"
+    elif overdue and age_s is not None:
+        fault = f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck"
+    else:
+        fault = ""
     files = ", ".join(f"{count:,} {name}" for name, count in status.files.items() if count) or "none yet"
     lines = [
         f"daemon      {status.state}"
         + (f": {status.detail}" if status.detail else "")
         + (f", heartbeat {status.heartbeat_at}" if status.heartbeat_at else "")
-        + (f"; no heartbeat for {age_s:,.0f} s: the daemon seems dead or stuck" if overdue else ""),
+        + fault,
         f"device      {status.device or '-'}",
         f"files       {files}",
     ]

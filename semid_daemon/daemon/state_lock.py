@@ -6,12 +6,15 @@ import contextlib
 import fcntl
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from semid_daemon.base.errors import ConfigError, OwnerError, StateLockedError, StoreError
 from semid_daemon.config import Config
 from semid_daemon.formats import is_supported
+
+_ASKED_S = 0.5  # a process that asks whether the lock is held has it for less
 
 
 def make_directories(config: Config, *, anew: bool = False) -> None:
@@ -115,6 +118,20 @@ class Lock:
             )
 
 
+def _lock(descriptor: int) -> bool:
+    """Take the lock; one that only asks whether it is held has it for a moment."""
+    until = time.monotonic() + _ASKED_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(_ASKED_S / 20)
+        else:
+            return True
+
+
 @contextlib.contextmanager
 def hold_state(state_dir: Path) -> Iterator[Lock]:
     """Hold the state directory's lock; the kernel lets go of it however the process ends.
@@ -124,13 +141,11 @@ def hold_state(state_dir: Path) -> Iterator[Lock]:
     path = state_dir / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(descriptor):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise StateLockedError(
                 f"{state_dir}: held by another daemon (process {holder}); stop it first, or use another state directory"
-            ) from None
+            )
         lock = Lock(path, descriptor)
         lock.check()
         # Who holds it is told as a courtesy: a full disk must not keep the daemon from starting.

@@ -56,13 +56,13 @@ def status_line(overview: Overview | None, width: int, mode: Mode, problem: str 
 
 def _state(overview: Overview, live: str, mode: Mode) -> Line:
     age = overview.heartbeat_age_s()
-    age_text = duration(age) if age is not None else ""
+    age_text = duration(age) if age is not None and not overview.clock_was_set_back() else ""
     full, hollow, warning = ("*", "o", "!") if mode.ascii_only else ("●", "○", "▲")
     state = overview.state.upper()
     if live == "off":
         return line((f"{hollow} {state}", "dim"), (f" {age_text} ago" if age_text else "", "dim"))
     if live == "silent":
-        return line((f"{warning} daemon silent {age_text}", "bad"), (f" was {state}", "dim"))
+        return line((f"{warning} daemon silent {age_text}".rstrip(), "bad"), (f" was {state}", "dim"))
     if live == "stale":
         return line((f"{warning} {age_text} old", "warn"), (f" {state}", "dim"))
     style = {"PAUSED": "warn", "SOURCE MISSING": "bad", "IDLE": "dim"}.get(state, "good")

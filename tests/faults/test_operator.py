@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from semid_daemon.base.clock import utc_in
 from semid_daemon.cli.backup import make_backup
 from semid_daemon.cli.doctor import examine
 from semid_daemon.config import Config, load_config
-from semid_daemon.daemon.state_lock import user_name
+from semid_daemon.daemon.state_lock import hold_state, user_name
+from semid_daemon.store.read.status import read_status
 from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
     SEMID,
@@ -128,6 +133,36 @@ def test_fault_83_the_state_disk_is_not_mounted(trained: Config):
         assert "holds finished files" in refused.stderr
         assert not trained.state_dir.exists()
     (trained.root / "disk").rename(trained.state_dir)
+    assert_sound_after_restart(trained, 70)
+
+
+def test_fault_87_a_heartbeat_from_the_future(trained: Config):
+    """the clock was set back: whoever holds the lock is alive, and asking keeps no daemon from starting"""
+    status = ["status", "-c", trained.root / "semid.toml"]
+    with contextlib.closing(sqlite3.connect(trained.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE _daemon SET state = 'encoding', pid = 1, heartbeat_at = ?", [utc_in(3600)])
+    dead = read_status(trained.database)
+    assert dead.liveness() == "silent"
+    assert "the clock was set back since, and no daemon runs" in semid(*status).stdout
+    with hold_state(trained.state_dir):
+        assert dead.liveness() == "live"
+        assert "no daemon runs" not in semid(*status).stdout
+    assert dead.liveness() == "silent"
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.wait(0.001):
+            dead.liveness()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(20):
+            with hold_state(trained.state_dir):
+                pass
+    finally:
+        asking.set()
+        thread.join()
     assert_sound_after_restart(trained, 70)
 
 

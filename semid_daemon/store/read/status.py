@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from semid_daemon.base.lock_probe import is_held
 from semid_daemon.store.read.connection import ReadConnection
 from semid_daemon.store.read.generations import GenerationQueries, GenerationRow
 from semid_daemon.store.records import LayerHealth
@@ -25,7 +26,8 @@ _FILE_STATUSES = ("pending", "loading", "done", "rejected", "deferred")
 class Status:
     """The daemon, the active generation with the health of its layers, and the files by status.
 
-    `next_generation` is the one prepared beside the active one, `next_ready` whether all its items are encoded.
+    `next_generation` is the one prepared beside the active one, `next_ready` whether all its items are encoded; `lock`
+    is the lock file that the daemon holds.
     """
 
     state: str
@@ -41,6 +43,7 @@ class Status:
     files: Mapping[str, int]
     next_generation: int | None
     next_ready: bool
+    lock: Path
 
     @property
     def generation(self) -> int | None:
@@ -73,16 +76,30 @@ class Status:
         return self.active.exact_duplicates if self.active else 0
 
     def heartbeat_age_s(self) -> float | None:
-        """Seconds since the last heartbeat; None before the first."""
+        """Seconds since the last heartbeat, 0 for one from the future; None before the first."""
+        seconds = self._since_heartbeat_s()
+        return None if seconds is None else max(0.0, seconds)
+
+    def clock_was_set_back(self) -> bool:
+        """Whether the last heartbeat is from the future, so that its age tells nothing."""
+        seconds = self._since_heartbeat_s()
+        return seconds is not None and seconds < -STALE_S
+
+    def _since_heartbeat_s(self) -> float | None:
         if self.heartbeat_at is None:
             return None
-        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.heartbeat_at)).total_seconds())
+        return (datetime.now(UTC) - datetime.fromisoformat(self.heartbeat_at)).total_seconds()
 
     def liveness(self) -> Liveness:
-        """By the age of the heartbeat; `off` for a daemon that was stopped or has never run."""
+        """By the age of the heartbeat; `off` for a daemon that was stopped or has never run.
+
+        For a heartbeat from the future: by whether some process holds the lock.
+        """
         age_s = self.heartbeat_age_s()
         if self.state in ("stopped", "never started") or age_s is None:
             return "off"
+        if self.clock_was_set_back():
+            return "live" if is_held(self.lock, self.pid) else "silent"
         return "live" if age_s <= STALE_S else "stale" if age_s <= SILENT_S else "silent"
 
 
@@ -120,6 +137,7 @@ class StatusQueries:
             files={**dict.fromkeys(_FILE_STATUSES, 0), **files},
             next_generation=following[0] if following else None,
             next_ready=bool(following and following[1]),
+            lock=self._connection.path.with_name("lock"),
         )
 
     def command_answer(self, name: str) -> tuple[str, str] | None:

@@ -55,7 +55,8 @@ def test_no_item_is_called_what_cannot_be_encoded(tmp_path: Path, store: Store):
         ("idle", 600.0, "silent"),
         ("stopped", 600.0, "off"),
         ("never started", None, "off"),
-        ("idle", -600.0, "live"),  # of a clock that is ahead
+        ("idle", -3.0, "live"),  # of a clock that is a little behind
+        ("idle", -600.0, "silent"),  # of a clock that was set back: nobody holds the lock
     ],
 )
 def test_liveness_by_the_age_of_the_heartbeat(

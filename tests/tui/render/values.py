@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from semid_daemon.store.read.files import FileRow
@@ -56,6 +57,7 @@ def overview(**changes: Any) -> Overview:
         quality=CatalogueQuality(),
         next_generation=None,
         next_ready=False,
+        lock=Path("lock"),
         revisions=Revisions(metrics=1, events=1, chunks=1, files=1, commands=1, generations=1),
     )
     return replace(value, **changes)
