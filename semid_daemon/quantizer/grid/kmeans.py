@@ -9,7 +9,7 @@ Shape suffixes: N rows, D dim, K centroids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,15 @@ class MiniBatchKMeans(nn.Module):
         return self.is_initialized or self.is_initial_step or bool(self.centroids.detach().any())
 
     @property
+    def missing_rows(self) -> str:
+        """How far the buffer is from full, in words."""
+        held = len(self.init_buffer)
+        return (
+            f"its buffer holds {held} of {self.init_buffer_size} rows, {self.init_buffer_size - held} are missing "
+            "(train on more rows, or lower init_buffer_size)"
+        )
+
+    @property
     def has_started(self) -> bool:
         """Whether the layer has seen any row to train on."""
         return self.is_initialized or self.is_initial_step or len(self.init_buffer) > 0
@@ -109,14 +118,33 @@ class MiniBatchKMeans(nn.Module):
         """The code of every row, N int64. Never trains."""
         return self.distance_function.nearest(self._rows(batch_ND), self.centroids.detach())
 
-    @torch.no_grad()
-    def predict_step(self, batch_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """The code of every row (N int64) and its centroid (N×D). Changes no state.
+    def training_step(self, batch_ND: Tensor) -> Tensor:
+        """The loss of a `model_step`, to be followed by the caller's optimizer."""
+        return self.model_step(batch_ND).loss
 
-        Before the centroids are set they are all zero, and so are the codes.
+    def get_centroids(self) -> nn.Parameter:
+        """The centroids, K×D."""
+        return self.centroids
+
+    def get_residuals(self, batch_ND: Tensor) -> Tensor:
+        """What every row's nearest centroid leaves over, N×D. Raises RuntimeError before the centroids are set."""
+        return self._rows(batch_ND) - self.predict_step(batch_ND)[1]
+
+    @overload
+    def predict_step(self, batch_ND: Tensor, return_embeddings: Literal[True] = True) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def predict_step(self, batch_ND: Tensor, return_embeddings: Literal[False]) -> Tensor: ...
+    @torch.no_grad()
+    def predict_step(self, batch_ND: Tensor, return_embeddings: bool = True) -> Tensor | tuple[Tensor, Tensor]:
+        """The code of every row (N int64) and, with `return_embeddings`, its centroid (N×D). Changes no state.
+
+        Raises RuntimeError before the centroids are set.
         """
+        batch_ND = self._rows(batch_ND)
+        if not self.is_set:
+            raise RuntimeError(f"the layer has no centroids yet: {self.missing_rows}")
         assignments_N = self.forward(batch_ND)
-        return assignments_N, self.centroids[assignments_N]
+        return (assignments_N, self.centroids[assignments_N]) if return_embeddings else assignments_N
 
     def model_step(self, batch_ND: Tensor) -> LayerStep:
         """Learn from a batch: fill the buffer, or one step of k-means.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -117,6 +118,7 @@ class ResidualQuantization(nn.Module):
         self.track_residuals = track_residuals
         self.verbose = verbose
         self.least_residual = least_residual
+        self._uncounted = self._warned = False
         self.current_layer = 0
         self.layer_batches = [0] * n_layers
         self.layer_steps = [0] * n_layers
@@ -130,7 +132,21 @@ class ResidualQuantization(nn.Module):
         return self._quantize(embeddings_ND, learn=self.training)
 
     def model_step(self, embeddings_ND: Tensor) -> ModelStep:
-        """`forward` and the two parts of the loss; `loss` weighs them."""
+        """`forward` and the two parts of the loss; `loss` weighs them.
+
+        A loop of one's own calls `count_batch` after each batch, or `training_step`, which does; a
+        UserWarning says so where layers train in turn and the batch before was not counted.
+        """
+        if self.training and self.train_layer_wise and self.n_layers > 1:
+            if self._uncounted and not self._warned:
+                warnings.warn(
+                    f"only layer {self.current_layer} learns: call count_batch(max_steps) after each model_step, "
+                    "or use training_step or train(), so that the next layers have their turn",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                self._warned = True
+            self._uncounted = True
         quantized = self.forward(embeddings_ND)
         reconstruction_loss = quantized.quantization_loss.new_zeros(())
         if self.reconstruction_loss_weight and self.layers[-1].is_initialized:
@@ -139,6 +155,15 @@ class ResidualQuantization(nn.Module):
         return ModelStep(
             quantized.cluster_ids, quantized.all_residuals, quantized.quantization_loss, reconstruction_loss
         )
+
+    def training_step(self, embeddings_ND: Tensor, max_steps: int = 30) -> Tensor:
+        """The loss of a batch, to be followed by the caller's optimizer.
+
+        As in GRID, the next layer's turn comes after `max_steps // n_layers` steps.
+        """
+        loss = self.loss(self.model_step(embeddings_ND))
+        self.count_batch(max_steps)
+        return loss
 
     def loss(self, step: ModelStep) -> Tensor:
         """What training minimizes: the weighted sum of the two losses of a `model_step`."""
@@ -151,9 +176,12 @@ class ResidualQuantization(nn.Module):
     def predict_step(self, embeddings_ND: Tensor, item_ids: Sequence[Any] | None = None) -> Prediction:
         """The codes of the rows, N×L int64, and their item IDs (row numbers if None).
 
-        Changes no state, in training mode neither. Raises ValueError where the item IDs are not
-        as many as the rows.
+        Changes no state, in training mode neither. Raises RuntimeError where a layer has no centroids
+        yet, and ValueError where the item IDs are not as many as the rows.
         """
+        for index, layer in enumerate(self.layers):
+            if not layer.is_set:
+                raise RuntimeError(f"layer {index} has no centroids yet: {layer.missing_rows}")
         ids = list(item_ids) if item_ids is not None else list(range(len(embeddings_ND)))
         if len(ids) != len(embeddings_ND):
             raise ValueError(f"{len(ids)} item IDs for {len(embeddings_ND)} rows")
@@ -166,6 +194,7 @@ class ResidualQuantization(nn.Module):
         together take `max_steps`. Batches that only initialize are no steps. Returns whether
         this batch was one of those.
         """
+        self._uncounted = False
         index = self.learning_layer
         initializing = not self.layers[index if self.train_layer_wise else -1].is_initialized
         self.layer_batches[index] += 1

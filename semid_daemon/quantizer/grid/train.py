@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -13,6 +14,8 @@ from torch.optim import SGD, Optimizer
 from semid_daemon.base.types import TrainingStep
 from semid_daemon.quantizer.grid.kmeans import OptimizerFactory
 from semid_daemon.quantizer.grid.residual import ResidualQuantization
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIMIZER: OptimizerFactory = partial(SGD, lr=0.5)
 
@@ -27,9 +30,9 @@ def train(
 
     Each layer takes the batches that fill its buffer and then `max_steps // n_layers` steps;
     if the layers train together (`train_layer_wise=False`), all take `max_steps` after the last
-    one is initialized. The loop ends by itself then, or where the batches end; it takes no
-    batch more than it needs. A new model starts at layer 0, one with a loaded state goes on
-    where it stood: nothing is reset here. `step` and `layer_step` count every batch, those that
+    one is initialized. The loop ends by itself then, or where the batches end, with a warning in the log that
+    names the layers not trained; it takes no batch more than it needs. A new model starts at layer 0, one with
+    a loaded state goes on where it stood: nothing is reset here. `step` and `layer_step` count every batch, those that
     initialize too.
 
     `optimizer` is an optimizer of the model's parameters, or a factory `parameters ->
@@ -49,6 +52,7 @@ def train(
     while not model.is_trained(max_steps):
         batch_ND = next(remaining, None)
         if batch_ND is None:
+            logger.warning("the batches ended before the training did: %s", _untrained(model, max_steps))
             return
         model.train()
         with torch.enable_grad():
@@ -71,6 +75,17 @@ def train(
             loss=value,
             initializing=initializing,
         )
+
+
+def _untrained(model: ResidualQuantization, max_steps: int) -> str:
+    wanted = max_steps // model.n_layers if model.train_layer_wise else max_steps
+    return "; ".join(
+        f"layer {index} has had {steps} of {wanted} steps"
+        if layer.is_set
+        else f"layer {index} has no centroids, {layer.missing_rows}"
+        for index, (layer, steps) in enumerate(zip(model.layers, model.layer_steps, strict=True))
+        if not layer.is_set or (steps < wanted and (model.train_layer_wise or index == model.n_layers - 1))
+    )
 
 
 def _optimizers(model: ResidualQuantization, optimizer: Optimizer | OptimizerFactory | None) -> list[Optimizer]:

@@ -90,7 +90,7 @@ def test_any_optimizer_starts_at_the_first_centroids() -> None:
 
 def test_predicting_changes_nothing_and_has_no_gradient() -> None:
     layer = two_clusters()
-    assert layer.predict_step(SQUARE)[0].tolist() == [0, 0, 0, 0]
+    assert layer(SQUARE).tolist() == [0, 0, 0, 0]
     assert not layer.has_started
     learn(layer, SQUARE)
     before = {key: str(value) for key, value in layer.state_dict().items()}

@@ -122,7 +122,7 @@ def test_layers_below_are_frozen_and_layers_above_give_zeros() -> None:
             if index > step.layer:
                 assert not each.has_started
                 assert not each.centroids.any()
-        assert not model.predict_step(rows(20)).predictions[:, step.layer + 1 :].any()
+        assert not copy.deepcopy(model).eval()(rows(20)).cluster_ids[:, step.layer + 1 :].any()
         before = [each.centroids.detach().clone() for each in model.layers]
     assert all(each.is_initialized for each in model.layers)
 
@@ -212,21 +212,74 @@ def test_without_training_nothing_changes(train_layer_wise: bool) -> None:
     for stop in (0, 1, 2, 3, 8):
         list(train(model, batches()[:stop], max_steps=9))
         before = copy.deepcopy(model)
-        predicted_NL, ids = model.train().predict_step(rows(20))
-        assert_same_state(model, before)
+        if all(each.is_set for each in model.layers):
+            predicted_NL, ids = model.train().predict_step(rows(20))
+            assert_same_state(model, before)
+            assert torch.equal(model.eval()(rows(20)).cluster_ids, predicted_NL)
+            assert ids == list(range(20))
         model.eval()
-        assert torch.equal(model(rows(20)).cluster_ids, predicted_NL)
+        model(rows(20))
         assert not model.loss(model.model_step(rows(20))).requires_grad
         assert_same_state(model, before)
-        assert ids == list(range(20))
+    if train_layer_wise:
+        list(train(model, batches(), max_steps=9))
+        assert model.train().predict_step(rows(20)).item_ids == list(range(20))
 
 
 def test_predictions_carry_item_ids() -> None:
-    codes_NL, ids = quantizer().predict_step(rows(2), item_ids=("numpy", "torch"))
-    assert (codes_NL.dtype, codes_NL.tolist(), ids) == (torch.int64, [[0] * 3] * 2, ["numpy", "torch"])
-    assert quantizer().predict_step(rows(0)).predictions.shape == (0, 3)
+    model = quantizer()
+    list(train(model, batches(), max_steps=3))
+    codes_NL, ids = model.predict_step(rows(2), item_ids=("numpy", "torch"))
+    assert (codes_NL.dtype, codes_NL.shape, ids) == (torch.int64, (2, 3), ["numpy", "torch"])
+    assert model.predict_step(rows(0)).predictions.shape == (0, 3)
     with pytest.raises(ValueError, match="1 item IDs for 2 rows"):
-        quantizer().predict_step(rows(2), item_ids=["numpy"])
+        model.predict_step(rows(2), item_ids=["numpy"])
+
+
+def test_a_layer_without_centroids_predicts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    template = MiniBatchKMeans(K, D, SquaredEuclideanDistance(), first_rows)
+    model = ResidualQuantization(3, template)
+    list(train(model, [rows(1000)] * 3))  # a buffer of 3,072
+    assert "layer 0 has no centroids, its buffer holds 3000 of 3072 rows, 72 are missing" in caplog.text
+    assert "layer 2 has no centroids, its buffer holds 0 of 3072 rows" in caplog.text
+    with pytest.raises(RuntimeError, match="layer 0 has no centroids yet: .* 72 are missing"):
+        model.predict_step(rows(10))
+    with pytest.raises(RuntimeError, match="the layer has no centroids yet: .* 72 are missing"):
+        model.layers[0].predict_step(rows(10))
+
+
+def test_batches_that_end_early_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    list(train(quantizer(verbose=False), batches(7), max_steps=9))
+    (message,) = caplog.messages
+    assert "layer 0" not in message
+    assert "layer 1 has no centroids" not in message
+    assert "layer 1 has had 0 of 3 steps" in message
+    assert "layer 2 has no centroids" in message
+
+
+def test_a_loop_of_ones_own_is_told_what_to_call() -> None:
+    model = quantizer().train()
+    model.model_step(batches()[0])
+    with pytest.warns(UserWarning, match="only layer 0 learns: call count_batch"):
+        model.model_step(batches()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:only .* distinct rows")  # rows that became centroids leave nothing
+def test_training_step_gives_the_layers_their_turns_at_the_sizes_of_the_documents() -> None:
+    items_ND = rows(1000, dim=2048)
+    initializer = KMeansPlusPlusInitInitializer(256, SquaredEuclideanDistance())
+    template = MiniBatchKMeans(256, 2048, SquaredEuclideanDistance(), initializer, init_buffer_size=512)
+    model = ResidualQuantization(3, template).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):  # epochs
+        for batch_ND in items_ND.split(256):
+            loss = model.training_step(batch_ND, max_steps=6)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert model.is_trained(6)
+    assert model.predict_step(items_ND).predictions.unique(dim=0).shape[0] > 500
 
 
 def test_a_zero_row_stays_zero_and_other_inputs_are_normalized() -> None:
