@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -74,6 +75,10 @@ class Baseline:
     error: float
     error_p99: float
     counts_LK: CountArray
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.error) and math.isfinite(self.error_p99)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from semid_daemon.base.drift_base import expected_error_ratio
-from semid_daemon.base.types import Baseline, CodeArray, CountArray, FloatArray
+from semid_daemon.base.types import Baseline, CodeArray, CountArray
 
 FEWEST_ROWS = 256  # that drift is measured on: smaller chunks are added up
 _NEEDED_SHARE = 0.25  # of the window that must be filled before it can raise the alarm
 _RELIEF = 0.8  # an alarm ends below this share of the excess that began it
+_SMALLEST_ERROR = 1e-100  # that errors are divided by: below those of the smallest float32 values, 1e-90
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class RowStatistics:
     def __add__(self, other: RowStatistics) -> RowStatistics:
         return RowStatistics(*(getattr(self, name) + getattr(other, name) for name in _FIELDS))
 
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(np.isfinite(getattr(self, name)).all()) for name in _FIELDS)
+
     def weighted(self, weight: float) -> RowStatistics:
         """The same rows with their weights multiplied by `weight`."""
         scaled = RowStatistics(*(getattr(self, name) * weight for name in _FIELDS))
@@ -48,7 +53,7 @@ def no_rows(layers: int, codebook_size: int) -> RowStatistics:
 
 
 def chunk_statistics(
-    errors_S: FloatArray, codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int
+    errors_S: npt.NDArray[np.floating], codes_NL: CodeArray, baseline: Baseline, *, assigned: int, collided: int
 ) -> RowStatistics:
     """The statistics of a chunk's new rows (codes N×L, N > 0); `errors_S` are the errors of all or of a sample."""
     codebook_size = baseline.counts_LK.shape[1]
@@ -84,7 +89,7 @@ def drift_of(sums: RowStatistics, baseline: Baseline) -> Drift:
     # The effective sample size of weighted rows (Kish 1965).
     effective = sums.rows**2 / sums.squares
     return Drift(
-        error_ratio=sums.errors / sums.rows / max(baseline.error, 1e-30),
+        error_ratio=sums.errors / sums.rows / max(baseline.error, _SMALLEST_ERROR),
         tail_share=sums.tail / sums.rows,
         collision_rate=sums.collided / sums.assigned if sums.assigned else 0.0,
         divergence_L=[
@@ -147,6 +152,7 @@ class DriftState:
 
     @staticmethod
     def from_bytes(state: bytes, layers: int, codebook_size: int) -> DriftState:
+        """What `to_bytes` gave. Rows whose sums are not finite, of which nothing can be said, are dropped."""
         values = np.frombuffer(state, "<f8")
         halves = values[1:].reshape(2, -1)
         few = len(_FIELDS) - 1
@@ -157,7 +163,10 @@ class DriftState:
             )
             for half in halves
         )
-        return DriftState(pending, window, bool(values[0]))
+        nothing = no_rows(layers, codebook_size)
+        return DriftState(
+            pending if pending.is_finite else nothing, window if window.is_finite else nothing, bool(values[0])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +184,12 @@ class DriftUpdate:
 
 
 def update_drift(state: DriftState, new: RowStatistics, baseline: Baseline, thresholds: Thresholds) -> DriftUpdate:
-    """Add the new rows of a chunk. In the window the weight of a row halves with every `window_rows` that follow."""
+    """Add the new rows of a chunk. In the window the weight of a row halves with every `window_rows` that follow.
+
+    Rows whose sums are not finite change nothing.
+    """
+    if not new.is_finite:
+        return DriftUpdate(state, None, None, None)
     window = state.window.weighted(0.5 ** (new.rows / thresholds.window_rows)) + new
     pending = state.pending + new
     if pending.rows < FEWEST_ROWS:

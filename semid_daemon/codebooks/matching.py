@@ -18,7 +18,9 @@ from semid_daemon.base.types import CodeArray, Codebooks, FloatArray
 MOST_EXACT = 8192
 
 
-def match_codes(old_N: npt.NDArray[np.integer], new_N: npt.NDArray[np.integer], far_KK: FloatArray) -> CodeArray:
+def match_codes(
+    old_N: npt.NDArray[np.integer], new_N: npt.NDArray[np.integer], far_KK: npt.NDArray[np.floating]
+) -> CodeArray:
     """Which old code number each new code gets (K), every number once.
 
     `old_N` and `new_N` are the codes that the same rows have in one layer; `far_KK` the squared distances of new
@@ -31,7 +33,7 @@ def match_codes(old_N: npt.NDArray[np.integer], new_N: npt.NDArray[np.integer], 
     if codes > MOST_EXACT:
         return _match_greedily(together.tocoo())
     # All distances together weigh less than one row.
-    closeness_KK = -far_KK / (max(float(far_KK.max()), 1e-30) * codes * 2)
+    closeness_KK = -far_KK.astype(np.float64) / (max(float(far_KK.max()), 1e-200) * codes * 2)
     _, number_K = scipy.optimize.linear_sum_assignment(together.toarray() + closeness_KK, maximize=True)
     return np.asarray(number_K, dtype=np.int32)
 
@@ -71,7 +73,9 @@ def match_codebooks(new: Codebooks, old: Codebooks, new_NL: CodeArray, old_NL: C
     return renumber(new, number_LK)
 
 
-def _squared_distances(new_KD: FloatArray, old_KD: FloatArray) -> FloatArray:
-    squares_KK = np.square(new_KD).sum(axis=1)[:, None] + np.square(old_KD).sum(axis=1)
-    far_KK: FloatArray = np.maximum(squares_KK - 2 * new_KD @ old_KD.T, 0)
+def _squared_distances(new_KD: FloatArray, old_KD: FloatArray) -> npt.NDArray[np.float64]:
+    # In float64: squares of float32 values are beyond float32, and differences small beside a common offset.
+    new, old = new_KD.astype(np.float64), old_KD.astype(np.float64)
+    squares_KK = np.square(new).sum(axis=1)[:, None] + np.square(old).sum(axis=1)
+    far_KK: npt.NDArray[np.float64] = np.maximum(squares_KK - 2 * new @ old.T, 0)
     return far_KK

@@ -163,7 +163,9 @@ class Learner:
         assigned, collided = len(plan.rows.assign), plan.collisions
         statistics = chunk_statistics(errors_N, codes_NL, state.baseline, assigned=assigned, collided=collided)
         change = update_drift(state.drift, statistics, state.baseline, self._thresholds)
-        metrics = {}
+        metrics: dict[str, list[Metric]] = {}
+        if not statistics.is_finite:
+            metrics = {f"ingest-{number}": [Metric("drift_error_ratio", statistics.errors)]}  # left out, which is said
         if change.latest is not None and change.recent is not None:
             metrics = {f"ingest-{number}": _metrics(change.latest), f"drift-{number}": _metrics(change.recent)}
         events = []

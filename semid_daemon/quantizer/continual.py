@@ -21,6 +21,7 @@ from torch import Tensor
 
 from semid_daemon.base.types import Codebooks, CountArray, FloatArray
 from semid_daemon.quantizer.assign import assign, cluster_sums, subtract_centroids
+from semid_daemon.quantizer.magnitude import Frame, normalize
 
 _DEAD_SHARE = 0.01  # of an even share of the rows: a code that stands for less is put to use elsewhere
 _LEARNED_VALUES = 4096 * 384  # of the rows of a chunk that are learned from, unless those are fewer than:
@@ -86,14 +87,20 @@ class ContinualTrainer:
         residual_ND = torch.from_numpy(np.array(sample_ND)).to(self._device)
         kept = self._kept_per_row**rows
         layers, all_counts, losses, revived = [], [], [], []
+        frame: Frame | None = None
         for layer, (before_KD, counts_K) in enumerate(zip(state.centroids_LKD, state.counts_LK, strict=True)):
             if self._normalize:
-                residual_ND = torch.nn.functional.normalize(residual_ND, dim=1)
-            centroids_KD = torch.from_numpy(before_KD).to(self._device)
-            labels_N, best_N = assign(residual_ND, centroids_KD, self._biases_L[layer])
+                residual_ND, _ = normalize(residual_ND)
+            outside_KD = torch.from_numpy(before_KD).to(self._device)
+            if frame is None:
+                frame = Frame.of(residual_ND, self._normalize, outside_KD)
+                frame.enter(residual_ND)
+            square, biases_K = frame.square(layer), self._biases_L[layer]
+            centroids_KD = inside_KD = frame.centroids_inside(outside_KD, layer)
+            labels_N, best_N = assign(residual_ND, centroids_KD, None if biases_K is None else biases_K / square)
             squares_N = torch.linalg.vector_norm(residual_ND, dim=1).square_()
             errors_N = squares_N.sub_(best_N, alpha=2)  # with the bias of its code, where there are biases
-            losses.append(max(0.0, float(errors_N.mean(dtype=torch.float64))))
+            losses.append(max(0.0, float(errors_N.mean(dtype=torch.float64)) * square))
             sums_KD, came_K = cluster_sums(residual_ND, labels_N, centroids_KD.shape[0])
             weighted_K = came_K * weight
             counts64_K = torch.from_numpy(counts_K * kept).to(self._device) + weighted_K
@@ -104,6 +111,9 @@ class ContinualTrainer:
             revived.append(self._revive(centroids_KD, counts64_K, residual_ND, errors_N, state.steps, layer))
             if layer + 1 < len(state.centroids_LKD):
                 subtract_centroids(residual_ND, chosen_KD, labels_N)
+            # Those that did not move keep their bits, whatever the frame.
+            moved_K1 = (centroids_KD != inside_KD).any(dim=1, keepdim=True)
+            centroids_KD = torch.where(moved_K1, frame.centroids_outside(centroids_KD, layer), outside_KD)
             layers.append(centroids_KD.cpu().numpy())
             all_counts.append(counts64_K.cpu().numpy())
         following = CandidateState(np.stack(layers), np.stack(all_counts), state.steps + 1, state.rows + rows)

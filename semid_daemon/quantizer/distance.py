@@ -67,7 +67,8 @@ class SquaredEuclideanDistance(DistanceFunction):
         reach = centroids_KD.norm(dim=1).max()
         rounding = torch.finfo(scores_NK.dtype).eps * max(4.0, x_ND.shape[1] ** 0.5)
         bound_N = 4 * rounding * reach * (x_ND.norm(dim=1) + reach)
-        doubtful = (best_N2[:, 1] - best_N2[:, 0] <= bound_N).nonzero()[:, 0]
+        sure_N = best_N2[:, 1] - best_N2[:, 0] > bound_N  # never of NaN, which squares beyond float32 end in
+        doubtful = sure_N.logical_not().nonzero()[:, 0]
         codes_N = codes_N2[:, 0]
         if doubtful.numel() and scores_NK.dtype == torch.float32 and x_ND.device.type == "cpu":
             codes_N[doubtful] = _nearest_by_differences(x_ND[doubtful], centroids_KD)

@@ -13,9 +13,10 @@ layer's scores. In the *residual* form r is made, and costs a product per layer;
 it is the better one where codebooks are much larger than rows are long.
 
 Rounding is bounded per row as the layers go by. Where the two best scores of a layer are closer than the
-bound, the row is flagged and encoded again with more precision, in the end by `encode_exact`. So codes are
-those of a float64 loop, whatever the device, the chunk size, or the rows beside it. On CUDA the one-pass
-form is a fused kernel with float16 products (`cuda_kernels`), and float32 takes the rows that it flags.
+bound, the row is flagged and encoded again with more precision, in the end by `ExactCodebooks`. So codes are
+those of a float64 loop for every finite row, whatever the device, the chunk size, or the rows beside it. On CUDA
+the one-pass form is a fused kernel with float16 products (`cuda_kernels`), and float32 takes the rows that it flags.
+Without normalization, an offset that the first centroids have in common is subtracted from them and from the rows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from semid_daemon.quantizer.assign import best_two
 from semid_daemon.quantizer.device import has_triton
 from semid_daemon.quantizer.distance import full_float32_matmul
 from semid_daemon.quantizer.matmul import PackedCentroids, can_pack, products
-from semid_daemon.quantizer.reference import encode_exact, encode_searching
+from semid_daemon.quantizer.reference import ExactCodebooks
 from semid_daemon.quantizer.threads import for_each_span, threads_for
 
 _EPS = float(np.finfo(np.float32).eps)
@@ -51,6 +52,7 @@ _MOST_ROWS = {"cpu": 1 << 62, "cuda": 1 << 18, "mps": 1 << 16}
 _FEWEST_ROWS = 64
 _FEW_ROWS = 4096
 _EXACT_PRODUCTS = 1 << 23
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 # Large tiles make the matrix product fast; small pieces keep the scores in the cache for the passes that follow.
 _TILE_BYTES = {"cpu": 12 << 20, "cuda": 1 << 29, "mps": 1 << 27}
 _PIECE_BYTES = {"cpu": 2 << 20, "cuda": 1 << 29, "mps": 1 << 27}
@@ -73,30 +75,48 @@ class Encoder:
         """`one_pass` chooses the form; by default it is what measures better for the codebooks' shape and the rows."""
         self.codebooks = codebooks
         self.device = device
-        self._centroids64_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64)).to(device)
-        self._squares64_LK = self._centroids64_LKD.square().sum(dim=2)
+        centroids_LKD = torch.from_numpy(codebooks.centroids_LKD.astype(np.float64)).to(device)
+        self._exact = ExactCodebooks(centroids_LKD)
         biases_LK = codebooks.biases_LK
-        self._biases64_LK = None if biases_LK is None else torch.from_numpy(biases_LK.astype(np.float64)).to(device)
+        self._biases64_LK = None
+        if biases_LK is not None:
+            self._biases64_LK = torch.from_numpy(biases_LK.astype(np.float64)).to(device)
+        elif codebooks.beam_width > 1:
+            self._biases64_LK = centroids_LKD.new_zeros(centroids_LKD.shape[:2])
+        # The residual that the first layer leaves is the same: x - c = (x - offset) - (c - offset).
+        self._offset_D: Tensor | None = None
+        offset_D = self._exact.offsets[0]
+        if offset_D is not None and not codebooks.normalize_residuals:
+            centroids_LKD = torch.cat([centroids_LKD[:1] - offset_D, centroids_LKD[1:]])
+            self._offset_D = offset_D.float()
+        half_squares_LK = centroids_LKD.square().sum(dim=2) / 2
         self._layers = [
-            _layer(centroids_KD, squares_K / 2)
-            for centroids_KD, squares_K in zip(self._centroids64_LKD, self._squares64_LK, strict=True)
+            _layer(centroids_KD, half_squares_K)
+            for centroids_KD, half_squares_K in zip(centroids_LKD, half_squares_LK, strict=True)
         ]
         # In float64 a few rows on the CPU take half of the operations, each of which costs more than its arithmetic.
         self._exact_rows = 0
         if one_pass is None and device.type == "cpu":
-            self._exact_rows = _EXACT_PRODUCTS // max(1, self._centroids64_LKD.numel())
+            self._exact_rows = _EXACT_PRODUCTS // max(1, centroids_LKD.numel())
         self._one_pass = one_pass if one_pass is not None else _prefers_one_pass(codebooks, device)
-        self._tables = _tables(self._centroids64_LKD, self._squares64_LK / 2) if self._one_pass else []
+        self._tables = _tables(centroids_LKD, half_squares_LK) if self._one_pass else []
         self._packed: list[PackedCentroids] = []
         self._all_centroids_WD: Tensor | None = None
         if self._one_pass and can_pack(device):
             self._packed = [PackedCentroids(layer.centroids_KD) for layer in self._layers]
         elif self._one_pass:
-            self._all_centroids_WD = self._centroids64_LKD.flatten(0, 1).float().contiguous()
+            self._all_centroids_WD = centroids_LKD.flatten(0, 1).float().contiguous()
         self._table_starts_L = (
             torch.arange(codebooks.layers, dtype=torch.int32, device=device) * codebooks.codebook_size
         )
-        self._fused = _Fused(self) if self._one_pass and device.type == "cuda" and has_triton() else None
+        self._fused: _Fused | None = None
+        if (
+            self._one_pass
+            and device.type == "cuda"
+            and has_triton()
+            and float(centroids_LKD.abs().max()) <= _LARGEST_HALF
+        ):
+            self._fused = _Fused(centroids_LKD, self._layers, self._tables, codebooks.normalize_residuals)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -144,22 +164,14 @@ class Encoder:
 
     def _encode_at_once(self, rows_ND: Tensor) -> Tensor:
         with torch.inference_mode(), full_float32_matmul(self.device):
-            if self._biases64_LK is not None or self.codebooks.beam_width > 1:
-                biases_LK = self._biases64_LK
-                if biases_LK is None:
-                    biases_LK = self._centroids64_LKD.new_zeros(self._centroids64_LKD.shape[:2])
-                return encode_searching(
-                    rows_ND.double(),
-                    self._centroids64_LKD,
-                    biases_LK,
-                    self.codebooks.normalize_residuals,
-                    self.codebooks.beam_width,
-                )
+            if self._biases64_LK is not None:
+                normalize, beam_width = self.codebooks.normalize_residuals, self.codebooks.beam_width
+                return self._exact.search(rows_ND.double(), self._biases64_LK, normalize, beam_width)
             if rows_ND.shape[0] <= self._exact_rows:
                 return self._encode_float64(rows_ND)
             if self._fused is None:
                 return self._encode_float32(rows_ND)
-            codes_NL, flagged_N = self._fused.encode(rows_ND)
+            codes_NL, flagged_N = self._fused.encode(self._without_offset(rows_ND))
             doubtful = flagged_N.nonzero()[:, 0]
             if doubtful.numel():
                 # Few rows are sooner decided in float64 than handed through float32 first.
@@ -176,8 +188,10 @@ class Encoder:
         return codes_NL
 
     def _encode_float64(self, rows_ND: Tensor) -> Tensor:
-        normalize = self.codebooks.normalize_residuals
-        return encode_exact(rows_ND.double(), self._centroids64_LKD, normalize, self._squares64_LK)
+        return self._exact.encode(rows_ND.double(), self.codebooks.normalize_residuals)
+
+    def _without_offset(self, rows_ND: Tensor) -> Tensor:
+        return rows_ND if self._offset_D is None else rows_ND - self._offset_D
 
     def _encode_fast(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (N×L int32) by float32 scores, and the rows whose codes they cannot vouch for (N bool)."""
@@ -191,7 +205,8 @@ class Encoder:
         def encode_tiles(tiles: Sequence[slice]) -> None:
             scores_NW = _scratch((0 if self._packed else step, width), self.device)
             for tile in tiles:
-                encode_tile(rows_ND[tile], codes_NL[tile], flagged_N[tile], scores_NW[: tile.stop - tile.start])
+                tile_ND = self._without_offset(rows_ND[tile])
+                encode_tile(tile_ND, codes_NL[tile], flagged_N[tile], scores_NW[: tile.stop - tile.start])
 
         if rows_ND.shape[0]:
             for_each_span(self.device, rows_ND.shape[0], step, encode_tiles)
@@ -242,21 +257,22 @@ class Encoder:
 
 
 class _Fused:
-    """An encoder's codebooks as the fused kernel takes them."""
+    """Codebooks (L×K×D float64, of values that float16 can hold) as the fused kernel takes them."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(
+        self, centroids_LKD: Tensor, layers: list[_Layer], tables: list[Tensor], normalize_residuals: bool
+    ) -> None:
         from semid_daemon.quantizer import cuda_kernels
 
         self._encode = cuda_kernels.encode_fused
-        self._normalize = encoder.codebooks.normalize_residuals
-        centroids_LKD, layers, device = encoder._centroids64_LKD, encoder._layers, encoder.device
+        self._normalize = normalize_residuals
+        device, size = centroids_LKD.device, centroids_LKD.shape[1]
         self._centroids16_LKD = centroids_LKD.half().contiguous()
         self._weights_LD = centroids_LKD.square().mean(dim=1).float().contiguous()
         self._half_squares_LK = torch.stack([layer.half_squares_K for layer in layers])
         self._reach_L = torch.tensor([layer.reach for layer in layers], device=device)
         self._spread_L = torch.tensor([layer.spread for layer in layers], device=device)
-        size = encoder.codebooks.codebook_size
-        tables_MK = torch.cat([table_MK[:-1] for table_MK in encoder._tables])
+        tables_MK = torch.cat([table_MK[:-1] for table_MK in tables])
         self._tables_PKK = tables_MK.reshape(-1, size, size) if len(tables_MK) else torch.zeros(1, 1, 1, device=device)
 
     def encode(self, rows_ND: Tensor) -> tuple[Tensor, Tensor]:

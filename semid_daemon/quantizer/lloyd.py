@@ -16,6 +16,7 @@ from torch import Tensor
 from semid_daemon.base.types import Codebooks, FloatArray, TrainingStep
 from semid_daemon.quantizer.assign import assign, assign_two, cluster_sums, subtract_centroids
 from semid_daemon.quantizer.distance import full_float32_matmul
+from semid_daemon.quantizer.magnitude import Frame, normalize
 from semid_daemon.quantizer.seeding import seed_centroids
 from semid_daemon.quantizer.splitting import split_and_merge
 
@@ -73,6 +74,7 @@ class LloydTrainer:
         self._beam_width = beam_width
         self._restarts = restarts
         self._codebooks: Codebooks | None = None
+        self._frame: Frame | None = None
         self._sample_counts: list[Tensor] = []
         self._steps = 0
 
@@ -107,17 +109,27 @@ class LloydTrainer:
             yield from self._refine(batches, epochs)
 
     def _refine(self, batches: Callable[[], Iterable[FloatArray]], epochs: int) -> Iterator[TrainingStep | None]:
-        layers = [torch.from_numpy(centroids_KD).to(self._device) for centroids_KD in self.codebooks.centroids_LKD]
+        frame = self._frame
+        assert frame is not None
+        layers = [
+            frame.centroids_inside(torch.from_numpy(centroids_KD).to(self._device), layer)
+            for layer, centroids_KD in enumerate(self.codebooks.centroids_LKD)
+        ]
         biases: list[Tensor | None] = [None] * self._n_layers
         if self.codebooks.biases_LK is not None:
-            biases = [torch.from_numpy(biases_K).to(self._device) for biases_K in self.codebooks.biases_LK]
+            biases = [
+                torch.from_numpy(biases_K).to(self._device) / frame.square(layer)
+                for layer, biases_K in enumerate(self.codebooks.biases_LK)
+            ]
         for layer, seen_K in enumerate(self._sample_counts):
             first_step, rows, total = self._steps, 0, 0.0
             for batch in _flagging_last(itertools.chain.from_iterable(batches() for _ in range(epochs))):
                 rows_ND = torch.from_numpy(np.ascontiguousarray(batch.rows)).to(self._device)
                 for below in range(layer + 1):
                     if self._normalize:
-                        rows_ND = torch.nn.functional.normalize(rows_ND, dim=1)
+                        rows_ND, _ = normalize(rows_ND)
+                    if below == 0:
+                        rows_ND = frame.inside(rows_ND)
                     if below < layer:
                         labels_N, _ = assign(rows_ND, layers[below], biases[below])
                         rows_ND = rows_ND - layers[below][labels_N]
@@ -130,11 +142,14 @@ class LloydTrainer:
                 layers[layer] = layers[layer] + pull_KD
                 if rows >= _ROWS_PER_STEP or (batch.last and rows):
                     self._steps += 1
-                    yield TrainingStep(self._steps, layer, self._steps - first_step, total / rows)
+                    loss = total / rows * frame.square(layer)
+                    yield TrainingStep(self._steps, layer, self._steps - first_step, loss)
                     rows, total = 0, 0.0
                 else:
                     yield None
-        centroids_LKD = np.stack([centroids_KD.cpu().numpy() for centroids_KD in layers])
+        centroids_LKD = np.stack(
+            [frame.centroids_outside(centroids_KD, layer).cpu().numpy() for layer, centroids_KD in enumerate(layers)]
+        )
         self._codebooks = replace(self.codebooks, centroids_LKD=centroids_LKD)
 
     def _train(self, embeddings_ND: FloatArray) -> Iterator[TrainingStep]:
@@ -147,19 +162,24 @@ class LloydTrainer:
         for layer in range(self._n_layers):
             if self._normalize:
                 rows.normalize()
+            if layer == 0:
+                self._frame = frame = Frame.of(rows.residuals_HD, self._normalize)
+                frame.enter(rows.residuals_HD)
             restarts = self._restarts if rows.residuals_HD.numel() * self._n_clusters <= _CHEAP_PRODUCTS else 1
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + layer)
             runs = [
                 _LayerRun(rows.residuals_HD, self._n_clusters, generator, self._iterations, self._tolerance)
                 for _ in range(restarts)
             ]
-            before = self._steps
+            before, square = self._steps, frame.square(layer)
             for loss in _losses(runs, self._balanced):
                 self._steps += 1
-                yield TrainingStep(step=self._steps, layer=layer, layer_step=self._steps - before, loss=loss)
+                yield TrainingStep(step=self._steps, layer=layer, layer_step=self._steps - before, loss=loss * square)
             best = min(runs, key=lambda run: run.loss)
-            layers.append(best.centroids_KD.cpu().numpy())
-            biases.append(best.biases_K.cpu().numpy())
+            centroids_KD = frame.centroids_outside(best.centroids_KD, layer)
+            best.centroids_KD = frame.centroids_inside(centroids_KD, layer)  # as they are once they are float32 outside
+            layers.append(centroids_KD.cpu().numpy())
+            biases.append(_in_float32(best.biases_K, square).cpu().numpy())
             self._sample_counts.append(rows.choose(best, min(self._beam_width, _HYPOTHESES)))
         biases_LK = np.stack(biases) if self._balanced else None
         self._codebooks = Codebooks(np.stack(layers), self._normalize, biases_LK, self._beam_width)
@@ -270,8 +290,8 @@ class _Hypotheses:
     def normalize(self) -> None:
         """Divide residuals by their norms, in place."""
         for chunk in _chunks(self.residuals_HD):
-            self._scales_H[chunk] *= torch.linalg.vector_norm(self.residuals_HD[chunk], dim=1)
-            self.residuals_HD[chunk] = torch.nn.functional.normalize(self.residuals_HD[chunk], dim=1)
+            self.residuals_HD[chunk], norms_H = normalize(self.residuals_HD[chunk])
+            self._scales_H[chunk] *= norms_H
 
     def choose(self, layer: _LayerRun, width: int) -> Tensor:
         """Go on to what the `width` best choices of a code leave; how many rows chose each code first (K int64)."""
@@ -321,6 +341,17 @@ def _flagging_last(batches: Iterable[FloatArray]) -> Iterator[_Batch]:
             held = batch_ND
     if held is not None:
         yield _Batch(held, last=True)
+
+
+def _in_float32(biases_K: Tensor, square: float) -> Tensor:
+    """A frame's biases outside of it, where 1 is `square`; zeros, with a UserWarning, beyond float32."""
+    outside_K = biases_K.double() * square
+    narrow_K = outside_K.float()
+    smallest = torch.finfo(torch.float32).tiny
+    if bool((narrow_K.isinf() | ((outside_K != 0) & (narrow_K.abs() < smallest))).any()):
+        warnings.warn("squared distances beyond float32 have no biases: codes are not balanced", stacklevel=3)
+        return torch.zeros_like(narrow_K)
+    return narrow_K
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from semid_daemon.base.types import CodeArray, FloatArray
 from semid_daemon.quantizer.distance import full_float32_matmul
+from semid_daemon.quantizer.magnitude import normalize
 
 NEIGHBOURS = 10
 _QUERIES_AT_ONCE = 64
@@ -28,7 +29,7 @@ def neighbours(
     if embeddings_ND.shape[0] <= count:
         raise ValueError(f"{embeddings_ND.shape[0]} rows for {count} neighbours")
     with torch.inference_mode(), full_float32_matmul(device):
-        rows_ND = torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(embeddings_ND)).to(device), dim=1)
+        rows_ND, _ = normalize(torch.from_numpy(np.ascontiguousarray(embeddings_ND)).to(device))
         for start in range(0, min(queries, rows_ND.shape[0]), _QUERIES_AT_ONCE):
             stop = min(start + _QUERIES_AT_ONCE, queries, rows_ND.shape[0])
             similar_QN = rows_ND[start:stop] @ rows_ND.T

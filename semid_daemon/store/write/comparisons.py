@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from semid_daemon.base.clock import utc_now
@@ -20,14 +21,20 @@ class Comparisons:
         self._telemetry = telemetry
 
     def set(self, old: int, new: int, values: Sequence[tuple[str, int | None, float | None, float | None]]) -> None:
-        """Keep how two generations compare, as (name, layer, value of the old one, value of the new one)."""
+        """Keep how two generations compare, as (name, layer, value of the old one, value of the new one).
+
+        A value that is not finite is left out, as one that was not measured.
+        """
         now = utc_now()
         with self._database.transaction() as connection:
+            self._telemetry.say_left_out(
+                f"{name} of generations {old} and {new}" for name, _, *pair in values if _finite(pair) != pair
+            )
             connection.execute("DELETE FROM _comparisons WHERE old = ? AND new = ?", (old, new))
             connection.executemany(
                 "INSERT INTO _comparisons (old, new, name, layer, old_value, new_value, at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(old, new, *value, now) for value in values],
+                [(old, new, name, layer, *_finite(pair), now) for name, layer, *pair in values],
             )
 
     def delete(self, generation: int) -> None:
@@ -51,3 +58,7 @@ class Comparisons:
     def moves_after(self, old: int, new: int, most: int, item_id: str = "") -> list[Move]:
         """The next `most` items after `item_id` that both generations have, in the order of item IDs."""
         return moves_after(self._database.read, old, new, most, item_id)
+
+
+def _finite(values: Sequence[float | None]) -> list[float | None]:
+    return [None if value is None or not math.isfinite(value) else value for value in values]

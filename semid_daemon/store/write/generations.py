@@ -127,7 +127,7 @@ class Generations:
             " FROM _generations WHERE generation = ?",
             generation,
         )
-        if counts is None:
+        if error is None or error_p99 is None or counts is None:
             return None
         return Baseline(error, error_p99, np.frombuffer(counts, "<f8").reshape(layers, codebook_size))
 
@@ -165,8 +165,12 @@ class Generations:
 
     def _insert(self, new: NewGeneration) -> int:
         codebooks, baseline = new.codebooks, new.baseline
+        if baseline is not None and not baseline.is_finite:
+            baseline = None
         (number,) = self._database.read_one("SELECT coalesce(max(generation), 0) + 1 FROM _generations")
         with self._database.transaction() as connection:
+            if baseline is not new.baseline:
+                self._telemetry.say_left_out([f"error of the training rows of generation {number}"])
             connection.execute(
                 "INSERT INTO _generations (generation, fingerprint, layers, codebook_size, dim, normalize_residuals,"
                 " trained_rows, status, origin, collisions, bucket_capacity, trained_error, trained_error_p99,"

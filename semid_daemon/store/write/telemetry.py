@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from semid_daemon.base.clock import utc_now
@@ -30,7 +31,7 @@ class Metric:
 
 
 class Telemetry:
-    """What the daemon measures and reports."""
+    """What the daemon measures and reports. No figure undoes a commit: one that is not finite is left out."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,15 +45,22 @@ class Telemetry:
         """Record the metrics of one step of a run."""
         now = utc_now()
         with self._database.transaction() as connection:
+            self.say_left_out(f"{metric.name} of {run}" for metric in metrics if not math.isfinite(metric.value))
             connection.executemany(
                 "INSERT INTO _metrics (run, step, layer, name, value, at) VALUES (?, ?, ?, ?, ?, ?)",
-                [(run, step, metric.layer, metric.name, metric.value, now) for metric in metrics],
+                [
+                    (run, step, metric.layer, metric.name, metric.value, now)
+                    for metric in metrics
+                    if math.isfinite(metric.value)
+                ],
             )
 
     def add_training_steps(self, run: str, steps: Sequence[TrainingStep]) -> None:
         """Record the loss of training steps, and its rollups by 10, 100 and 1,000 steps."""
         now = utc_now()
         with self._database.transaction() as connection:
+            self.say_left_out(f"loss of {run}" for step in steps if not math.isfinite(step.loss))
+            steps = [step for step in steps if math.isfinite(step.loss)]
             connection.executemany(
                 _ROLL_UP,
                 [
@@ -78,10 +86,20 @@ class Telemetry:
             )
             connection.execute("DELETE FROM _events WHERE id <= (SELECT max(id) FROM _events) - ?", (_EVENTS_KEPT,))
 
+    def say_left_out(self, figures: Iterable[str]) -> None:
+        """Record, once for each figure, the event that it is not a finite number and is left out."""
+        for figure in dict.fromkeys(figures):
+            message = f"{figure}: not a finite number; such values are left out"
+            if not self._database.read_one("SELECT EXISTS (SELECT 1 FROM _events WHERE message = ?)", message)[0]:
+                self.add_events([("warning", message)])
+
     def set_gauges(self, gauges: Mapping[str, Gauge]) -> None:
-        """Set values of the `gauges` view, each a number or a text; None removes one."""
+        """Set values of the `gauges` view, each a number or a text; None, or what is not finite, removes one."""
         now = utc_now()
         with self._database.transaction() as connection:
+            infinite = [name for name, gauge in gauges.items() if isinstance(gauge, float) and not math.isfinite(gauge)]
+            self.say_left_out(f"gauge {name}" for name in infinite)
+            gauges = {**gauges, **dict.fromkeys(infinite)}
             connection.executemany(
                 "INSERT OR REPLACE INTO _gauges (name, value, text, at) VALUES (?, ?, ?, ?)",
                 [
