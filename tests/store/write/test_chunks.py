@@ -93,14 +93,30 @@ def test_a_chunk_at_another_row_is_fenced_off(store: Store):
 
 
 def test_a_failure_inside_leaves_nothing(store: Store):
-    """The very last statement of the transaction fails: nothing of the chunk stays, the next one is whole."""
+    """The last thing that the transaction waits for fails: nothing of the chunk stays, the next one is whole."""
     ledger = begin(store, rows=2)
-    with pytest.raises(sqlite3.IntegrityError):
-        store.chunks.commit(ledger, batch(0, ["a"]), codes((0, 0)), [Metric("loss", float("nan"))])
+
+    def failing() -> None:
+        raise MemoryError("while learning")
+
+    with pytest.raises(MemoryError):
+        store.chunks.commit(ledger, batch(0, ["a"]), codes((0, 0)), [Metric("loss", 1.0)], update=failing)
+    assert rows_of(store, "SELECT count(*) FROM metrics WHERE name = 'loss'") == [(0,)]
     assert rows_of(store, "SELECT count(*) FROM _items") == [(0,)]
     assert rows_of(store, "SELECT count(*) FROM _chunks") == [(0,)]
     store.chunks.commit(ledger, batch(0, ["a", "b"]), codes((0, 0), (0, 0)))
     assert rows_of(store, "SELECT max(items) FROM code_usage") == [(2,)]
+
+
+def test_a_figure_that_is_not_finite_does_not_undo_a_commit(store: Store):
+    ledger = begin(store, rows=2)
+    figures = [Metric("loss", float("nan")), Metric("error", float("inf")), Metric("rows_per_s", 7.0)]
+    store.chunks.commit(ledger, batch(0, ["a"]), codes((0, 0)), figures)
+    store.chunks.commit(store.files.get(ledger.id), batch(1, ["b"]), codes((0, 0)), figures)
+    assert rows_of(store, "SELECT count(*) FROM semantic_ids") == [(2,)]
+    assert rows_of(store, "SELECT name, value FROM metrics ORDER BY step") == [("rows_per_s", 7.0)] * 2
+    said = rows_of(store, "SELECT message FROM events WHERE message LIKE '%not a finite number%' ORDER BY message")
+    assert [message.split(" of ")[0] for (message,) in said] == ["error", "loss"]
 
 
 def test_an_item_that_is_there_already_makes_the_commit_raise(store: Store):
