@@ -220,6 +220,12 @@ class MonitorApp(App[None]):
         self._status.redraw()
 
     def _show_unavailable(self, error: UnavailableError) -> None:
+        if self.overview is not None and error.title == "No database yet":
+            error = UnavailableError(
+                "The database is gone",
+                f"{self.config.database} was read before, and is not there any more",
+                "find out what moved or deleted it; it is shown again once it lies there",
+            )
         self.unavailable = error
         self._note.show_error(error)
         self._pane_area.display = False

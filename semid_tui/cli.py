@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--once", is_flag=True, help="Print the overview as plain text and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the document of `semid status --json` and exit.")
 @click.option("--serve", is_flag=True, help="Serve it to a browser on this machine, read-only; needs semid[serve].")
+@click.version_option(package_name="semid", prog_name="semid-tui")
 @click.option("--port", type=click.IntRange(1, 65_535), default=8000, show_default=True, help="Of --serve.")
 def main(
     config_path: Path | None,
@@ -94,6 +95,10 @@ def main(
     except SemidError as error:
         click.echo(f"semid-tui: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # of stdout: a closed pipe, a full device
+        click.echo(f"semid-tui: stdout: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
+        raise SystemExit(1) from None
     # A driver that was chosen from outside, as textual-serve does, needs no terminal.
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         click.echo("semid-tui: stdin or stdout is no terminal; --once prints the overview as text", err=True)

@@ -14,6 +14,7 @@ from semid_tui.render.text import fit, loss, short
 from semid_tui.render.theme import envelope_style, layer_style
 
 _AXIS = 7  # cells left of the plot: labels of values
+_USUAL_SHARE, _HEADROOM = 0.95, 0.25  # of the values, and of their range, that the value axis holds
 _TICK_CELLS = 14  # between two labels of the axis of steps, at least
 
 
@@ -81,7 +82,10 @@ def buckets_of(points: Sequence[LossPoint], origin: int, size: float) -> dict[in
 def value_range(layers: dict[int, tuple[LossPoint, ...]], log: bool) -> tuple[float, float]:
     """Quantized bounds of the value axis: they change seldom, and by whole ticks."""
     low = min(point.low for points in layers.values() for point in points)
-    high = max(point.high for points in layers.values() for point in points)
+    highs = sorted(point.high for points in layers.values() for point in points)
+    # The first steps after a start are far above all others: beyond the axis they are drawn at its end.
+    usual = highs[int(_USUAL_SHARE * (len(highs) - 1))]
+    high = min(highs[-1], usual + (usual - low) * _HEADROOM) if usual > low else highs[-1]
     if log and low > 0:
         bottom = 10.0 ** math.floor(math.log10(low))
         for factor in (5, 2):
@@ -157,7 +161,9 @@ def draw_loss(curve: LossCurve, width: int, height: int, view: View) -> list[Lin
     upright = "|" if view.marker == "ascii" else "┊"
     published = [(last, f"g{curve.published}")] if curve.published is not None and view.layer is None else []
     for step, text in (*view.marks, *published):
-        if first < step <= last:
+        if step == first + 1 == 1:
+            _draw_text(canvas, 0, text, "accent")  # the axis stands there
+        elif first < step <= last:
             _draw_upright(canvas, min(column_of(step), plot_wide - 1), upright, "accent", text)
     if view.crosshair is not None and first < view.crosshair <= last:
         _draw_upright(canvas, column_of(view.crosshair), "|" if view.marker == "ascii" else "│", "strong", "")
@@ -203,7 +209,10 @@ def _between(start: tuple[int, int] | None, end: tuple[int, int]) -> Iterator[tu
 def _draw_upright(canvas: Canvas, column: int, character: str, style: str, text: str) -> None:
     for row in range(canvas.height):
         canvas.put(column, row, character, style)
-    start = column + 1 if column + 1 + len(text) <= canvas.width else column - len(text)
+    _draw_text(canvas, column + 1 if column + 1 + len(text) <= canvas.width else column - len(text), text, style)
+
+
+def _draw_text(canvas: Canvas, start: int, text: str, style: str) -> None:
     for place, letter in enumerate(text, start):
         canvas.put(place, 0, letter, style)
 
@@ -249,19 +258,19 @@ def lookback(steps: int) -> int:
 
 
 def trend_words(curve: LossCurve, layer: int | None = None) -> list[tuple[str, str]]:
-    """`step 128,400 · smoothed 0.214 ▼1.2%/1k`, as parts of a heading."""
+    """`step 128,400 · L2 smoothed 0.214 ▼1.2% in 1k steps`, as parts of a heading."""
     found = last_smoothed(curve, layer)
     if found is None:
         return []
     step, value, change = found
-    layers = [points for number, points in curve.layers.items() if points and layer in (None, number)]
-    points = max(layers, key=lambda points: points[-1].step)
+    layers = {number: points for number, points in curve.layers.items() if points and layer in (None, number)}
+    latest, points = max(layers.items(), key=lambda item: item[1][-1].step)
     back = lookback(step - points[0].step + 1)
     arrow, style = ("▼", "good") if change < -5e-5 else ("▲", "warn") if change > 5e-5 else ("=", "dim")
     return [
-        (f" · step {step:,} · smoothed ", "dim"),
+        (f" · step {step:,} · L{latest} smoothed ", "dim"),
         (loss(value), "strong"),
-        (f" {arrow}{abs(change):.1%}/{short(back)}", style),
+        (f" {arrow}{abs(change):.1%} in {short(back)} steps", style),
     ]
 
 

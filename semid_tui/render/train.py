@@ -60,10 +60,8 @@ def training_line(overview: Overview | None) -> Line:
 
 
 def layer_marks(curve: LossCurve) -> tuple[tuple[int, str], ...]:
-    """The first step of every layer that was trained after another, with its name."""
-    return tuple(
-        (points[0].step, f"L{layer}") for layer, points in sorted(curve.layers.items()) if points and points[0].step > 1
-    )
+    """The first step of every layer, with its name."""
+    return tuple((points[0].step, f"L{layer}") for layer, points in sorted(curve.layers.items()) if points)
 
 
 def last_step(curve: LossCurve | None) -> int:

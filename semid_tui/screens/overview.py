@@ -24,6 +24,7 @@ from semid_tui.render.overview import (
     work_lines,
 )
 from semid_tui.render.spans import Line
+from semid_tui.render.train import layer_marks
 from semid_tui.widgets.pane import Pane, PanePart
 
 
@@ -41,7 +42,8 @@ class LossPart(OverviewPart):
     more = 2
 
     def lines(self, width: int, height: int) -> list[Line]:
-        view = View(log=self.pane.log_scale, marker=self.monitor.marker)
+        marks = layer_marks(self.pane.curve) if self.pane.curve is not None else ()
+        view = View(log=self.pane.log_scale, marker=self.monitor.marker, marks=marks)
         return loss_lines(self.pane.curve, width, height, view)
 
 

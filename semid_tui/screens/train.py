@@ -16,7 +16,7 @@ from semid_tui.render.spans import Line
 from semid_tui.render.train import last_step, layer_marks, loss_tsv, run_lines
 from semid_tui.widgets.pane import Pane, PanePart
 
-_WINDOWS = (0, 10_000, 1_000, 100)
+_WINDOW_SHARES = (1, 2, 5, 10, 50)  # the whole run, its last half, fifth, tenth, fiftieth
 
 
 class TrainChart(PanePart["TrainPane"], can_focus=True):
@@ -101,7 +101,8 @@ class TrainPane(Pane):
     @property
     def window_steps(self) -> int:
         """The last steps that are shown; 0 for all."""
-        return _WINDOWS[self.window]
+        share = _WINDOW_SHARES[self.window]
+        return max(2, last_step(self.curve) // share) if share > 1 else 0
 
     def marks(self) -> tuple[tuple[int, str], ...]:
         """The first steps of the layers, while all of them are shown."""
@@ -124,7 +125,7 @@ class TrainPane(Pane):
         self.redraw()
 
     def action_window(self) -> None:
-        self.window = (self.window + 1) % len(_WINDOWS)
+        self.window = (self.window + 1) % len(_WINDOW_SHARES)
         self.redraw()
 
     def action_layer(self, by: int) -> None:

@@ -32,16 +32,16 @@ def make_palette(variables: Mapping[str, str]) -> dict[str, Style]:
     palette = {
         "text": style(foreground),
         "strong": style(foreground, bold=True),
-        "dim": style(faded(foreground, 0.38)),
-        "faint": style(faded(foreground, 0.68)),
+        "dim": style(faded(foreground, 0.3)),
+        "faint": style(faded(foreground, 0.34)),
         "good": style(color("success")),
         "warn": style(color("warning"), bold=True),
         "bad": style(color("error"), bold=True),
         "accent": style(color("accent")),
         "title": style(color("accent"), bold=True),
-        "rule": style(faded(foreground, 0.72)),
+        "rule": style(faded(foreground, 0.48)),
         "key": style(color("accent"), bold=True),
-        "track": style(faded(foreground, 0.78)),
+        "track": style(faded(foreground, 0.48)),
         "bar": style(color("primary")),
         "dead": style(color("error")),
         "seen": style(color("accent"), underline=True),
@@ -53,8 +53,8 @@ def make_palette(variables: Mapping[str, str]) -> dict[str, Style]:
     }
     for number, name in enumerate(LAYERS):
         palette[f"layer-{number}"] = style(color(name), bold=True)
-        palette[f"envelope-{number}"] = style(faded(color(name), 0.6))
-    cold, hot = faded(color("primary"), 0.62), color("accent").blend(color("success"), 0.5)
+        palette[f"envelope-{number}"] = style(faded(color(name), 0.22))
+    cold, hot = faded(color("primary"), 0.3), color("accent").blend(color("success"), 0.5)
     for number in range(HEATS):
         palette[f"heat-{number}"] = style(cold.blend(hot, number / (HEATS - 1)))
     return palette

@@ -180,6 +180,26 @@ def test_without_a_database_without_a_terminal(tmp_path: Path):
         assert option in helped
 
 
+def test_its_version():
+    assert re.fullmatch(r"semid-tui, version \S+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize("target", ["a closed pipe", "/dev/full"])
+def test_once_where_stdout_takes_nothing(recorded: Config, target: str):
+    if target == "/dev/full":
+        descriptor = os.open(target, os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    try:
+        command = [sys.executable, "-m", "semid_tui", "--once", "-c", str(recorded.root / "semid.toml")]
+        done = subprocess.run(command, stdout=descriptor, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(descriptor)
+    assert done.returncode == 1
+    assert re.fullmatch(r"semid-tui: stdout: (Broken pipe|No space left on device)\n", done.stderr)
+
+
 @pytest.mark.slow
 def test_what_it_loads(recorded: Config):
     """Neither the whole app, run over all screens, nor --once loads anything heavy."""

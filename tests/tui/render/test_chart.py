@@ -71,3 +71,19 @@ def test_the_crosshair_reads_the_step_it_is_on():
     assert layer == 0
     assert point == LossPoint(2, 1, 3.0, 3.0, 3.0)
     assert value_at(curve(), 1) is None
+
+
+def test_the_first_steps_do_not_set_the_value_axis():
+    losses = [9.0, 4.0, *(1.0 - step / 1000 for step in range(100))]
+    bottom, top = value_range(curve(*losses).layers, log=False)
+    assert bottom <= 0.9
+    assert 1.0 <= top < 1.5
+    drawn = plain(draw_loss(curve(*losses), 60, 10, View()))
+    assert "9" not in drawn.splitlines()[0]
+
+
+def test_layers_are_labelled_from_the_first_on():
+    marks = ((1, "L0"), (21, "L1"))
+    drawn = plain(draw_loss(curve(*[1.0, 0.5] * 20), 60, 8, View(marks=marks)))
+    assert "┤L0" in drawn.splitlines()[0]
+    assert "┊L1" in drawn.splitlines()[0]

@@ -39,7 +39,7 @@ def test_the_crosshair_comes_before_the_training_in_progress():
 
 
 def test_marks_and_the_last_step():
-    assert layer_marks(TWO_LAYERS) == ((11, "L1"),)
+    assert layer_marks(TWO_LAYERS) == ((1, "L0"), (11, "L1"))
     assert (last_step(TWO_LAYERS), last_step(None), last_step(replace(TWO_LAYERS, layers={}))) == (21, 1, 1)
 
 

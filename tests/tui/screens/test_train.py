@@ -11,15 +11,15 @@ def test_train_layers_window_log_crosshair(recorded: Config):
         await ui.press("2")
         await ui.sees("┊L1", "┊L2", "all layers · all steps")
         await ui.press("right_square_bracket")
-        text = await ui.sees("layer 0 · all steps", "step 400 · smoothed")
+        text = await ui.sees("layer 0 · all steps", "step 400 · L0 smoothed")
         assert "┊" not in text
         await ui.press("l")
         await ui.sees("· log")
         await ui.press("z", "z", "z")
-        await ui.sees("last 100 steps")
+        await ui.sees("last 120 steps")
         await ui.press("left")
         await ui.sees("crosshair  L")
-        await ui.press("escape", "z", "left_square_bracket")
+        await ui.press("escape", "z", "z", "left_square_bracket")
         await ui.sees("all layers · all steps", "← → put a crosshair")
 
     drive(recorded, script)

@@ -34,11 +34,11 @@ def test_none_yet_then_there_then_gone_then_another(recorded: Config):
         move(aside, recorded.database)
         await ui.sees("codebooks g2")
         move(recorded.database, aside)
-        await ui.sees("No database yet")
+        await ui.sees("The database is gone", "was read before")
         for key in "12345678":
             await ui.press("escape", key)
         await ui.press("1")
-        assert "No database yet" in ui.text
+        assert "The database is gone" in ui.text
         with Store(recorded.database) as store:  # begun anew
             alive(store, "idle")
         await ui.sees("none yet: they come with the first training", "IDLE")
