@@ -79,9 +79,12 @@ def main(
         chosen = _marker(marker)
         if once or as_json:
             if as_json:
+                from semid_daemon.published_settings import ignored_settings
+                from semid_daemon.store.read.status import read_status
                 from semid_daemon.store.read.status_document import status_document
 
-                click.echo(json.dumps(status_document(config.database)))
+                ignored = ignored_settings(config, read_status(config.database).active)
+                click.echo(json.dumps({**status_document(config.database), "ignored_settings": ignored}))
             else:
                 from semid_tui.once import overview_text
 

@@ -54,6 +54,8 @@ def test_paths_start_at_the_file():
             'generations.keep_embeddings: "files" are not kept with drop.on_done = "delete"',
         ),
         ('[paths]\ndone = "drop/done"', "paths.done: /catalogue/drop/done lies inside the drop directory"),
+        ('[paths]\nrejected = "done"\ndone = "done"', "paths.rejected: /catalogue/done and paths.done must lie apart"),
+        ('[paths]\nrejected = "done/rejected"', "paths.rejected: /catalogue/done/rejected and paths.done must lie"),
         ("[paths\n", "not valid TOML"),
         ("a = '\udce9'".encode("utf-8", "surrogateescape").decode("latin-1"), "unknown key a"),
     ],

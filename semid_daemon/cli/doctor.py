@@ -23,8 +23,10 @@ from semid_daemon.codebooks.spool import segment_path
 from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.daemon.state_lock import user_name
 from semid_daemon.drop.locate import find_source
+from semid_daemon.published_settings import REMEDY, ignored_settings
 from semid_daemon.store.read.checks import DatabaseReport, KeptFile, check_database
 from semid_daemon.store.read.connection import UnavailableError, sqlite_version
+from semid_daemon.store.read.status import read_status
 
 _LOW_SPACE_BYTES = 1 << 30
 _WAL_RESET_FIXED = (3, 51, 3)
@@ -82,6 +84,7 @@ def examine(config: Config) -> Iterator[Finding]:
             report = finding
         else:
             yield finding
+    yield from _settings(config, report)
     yield from _codebooks(config, report)
     yield from _files(config, report)
     yield from _embeddings(config, report)
@@ -108,6 +111,17 @@ def _database(config: Config) -> Iterator[Finding | DatabaseReport]:
     if not report.faults:
         yield Finding("ok", "database", f"{path}: whole; every count equals its rows ({report.items:,} items)")
     yield report
+
+
+def _settings(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
+    """Does semid.toml say of the catalogue what it is?"""
+    if report is None:
+        return
+    ignored = ignored_settings(config, read_status(config.database).active)
+    for text in ignored:
+        yield Finding("warning", "settings", text, REMEDY)
+    if not ignored:
+        yield Finding("ok", "settings", "none contradicts the active generation")
 
 
 def _codebooks(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:

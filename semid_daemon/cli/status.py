@@ -9,6 +9,7 @@ import click
 
 from semid_daemon.cli.options import config_option, json_option
 from semid_daemon.config import find_config, load_config
+from semid_daemon.published_settings import REMEDY, ignored_settings
 from semid_daemon.store.read.status import Status, read_status
 from semid_daemon.store.read.status_document import status_document
 
@@ -24,10 +25,14 @@ def status(config_path: Path | None, as_json: bool) -> None:
     semid status --json | jq .items
     """
     config = load_config(find_config(config_path))
+    found = read_status(config.database)
+    ignored = ignored_settings(config, found.active)
     if as_json:
-        click.echo(json.dumps(status_document(config.database)))
+        click.echo(json.dumps({**status_document(config.database), "ignored_settings": ignored}))
     else:
-        click.echo(_status_text(read_status(config.database)))
+        click.echo(_status_text(found))
+        for text in (*ignored, REMEDY) if ignored else ():
+            click.echo(f"settings    {text}")
 
 
 def _status_text(status: Status) -> str:

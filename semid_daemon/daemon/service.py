@@ -39,6 +39,7 @@ from semid_daemon.ingest.file_encoder import FileEncoder
 from semid_daemon.ingest.intake import Intake
 from semid_daemon.ingest.learner import Learner
 from semid_daemon.ingest.quarantine import Quarantine
+from semid_daemon.published_settings import REMEDY, ignored_settings
 from semid_daemon.quantizer import describe_device, resolve_device
 from semid_daemon.runtime.context import WorkContext
 from semid_daemon.runtime.device_watchdog import Watchdog
@@ -163,6 +164,8 @@ class Service:
                 raise MachineError(f"{self._config.state_dir}: paused {self._pause.reason}")
             for orphan in collect_orphans(self._config.codebooks_dir, self._store.generations.fingerprints()):
                 self._events.info(f"{orphan.name}: removed: written by a training that never finished")
+            for text in ignored_settings(self._config, self._store.generations.active()):
+                self._events.warning(f"{text}; {REMEDY}")
             with Wakeups(self._config.drop_dir, self._changed):
                 self._loop()
             self._notifier.stopping()

@@ -23,8 +23,10 @@ from tests.catalogues import Rows, drop_npz, ids
 from tests.faults.tools import (
     SEMID,
     assert_sound_after_restart,
+    configured,
     live,
     query,
+    run,
     semid,
     start,
     state_of,
@@ -133,6 +135,34 @@ def test_fault_83_the_state_disk_is_not_mounted(trained: Config):
         assert "holds finished files" in refused.stderr
         assert not trained.state_dir.exists()
     (trained.root / "disk").rename(trained.state_dir)
+    assert_sound_after_restart(trained, 70)
+
+
+def test_fault_76_settings_that_contradict_the_catalogue(trained: Config):
+    """settings that contradict the published catalogue: named at start, by status and by doctor"""
+    assert not [finding for finding in examine(trained) if finding.check == "settings" and finding.level != "ok"]
+    quantizer = ["dim = 17", "layers = 2", "codebook_size = 16", "normalize_residuals = false", "beam_width = 4"]
+    lines = [("quantizer", line) for line in (*quantizer, "balanced = true")]
+    changed = configured(trained.root, *lines)
+    named = [
+        "quantizer.dim = 17 is not in effect: the active generation has 16",
+        "quantizer.layers = 2 is not in effect: the active generation has 3",
+        "quantizer.codebook_size = 16 is not in effect: the active generation has 8",
+        "quantizer.normalize_residuals = false is not in effect: the active generation has true",
+        "quantizer.beam_width = 4 is not in effect: the active generation has 1",
+        "quantizer.balanced = true is not in effect: the active generation has false",
+    ]
+    assert [finding.message for finding in examine(changed) if finding.check == "settings"] == named
+    printed = semid("status", "-c", trained.root / "semid.toml").stdout
+    assert [line for line in printed.splitlines() if line.startswith("settings    quantizer.")] == [
+        f"settings    {text}" for text in named
+    ]
+    as_json = json.loads(semid("status", "--json", "-c", trained.root / "semid.toml").stdout)
+    assert as_json["ignored_settings"] == named
+    run(changed)
+    told = query(changed, "SELECT message FROM events WHERE level = 'warning' AND message GLOB '*not in effect*'")
+    assert sorted(text.split(";")[0] for (text,) in told) == sorted(named)
+    run(configured(trained.root))
     assert_sound_after_restart(trained, 70)
 
 
