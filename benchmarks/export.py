@@ -44,7 +44,7 @@ def publish(root: Path, rows: int) -> None:
         for start in range(0, rows, CHUNK_ROWS):
             count = min(CHUNK_ROWS, rows - start)
             codes_NL = np.minimum(np.abs(random.normal(size=(count, LAYERS)) * 90), CODES - 1).astype(np.int32)
-            item_ids = [f"item-{number}" for number in range(start, start + count)]
+            item_ids = [str(10**9 + number) for number in range(start, start + count)]
             batch = EmbeddingBatch(start, count, item_ids, random.normal(size=(count, DIM)).astype(np.float32))
             store.chunks.commit(store.files.get(ledger.id), batch, codes_NL)
 

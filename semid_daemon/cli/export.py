@@ -15,7 +15,7 @@ from semid_daemon.codebooks.files import load_codebooks
 from semid_daemon.config import find_config, load_config
 from semid_daemon.export.companions import check_export
 from semid_daemon.export.forms import FORMS, form_named
-from semid_daemon.export.job import IdType
+from semid_daemon.export.job import DEFAULT_TEMPLATE, IdType
 from semid_daemon.export.writing import export as write_export
 from semid_daemon.runtime.progress import start_logging
 from semid_daemon.store.read.export_items import Catalogue, Selection
@@ -61,8 +61,24 @@ from semid_daemon.store.read.export_items import Catalogue, Selection
     type=click.IntRange(0, 2**30),
     default=0,
     metavar="N",
-    help="The number of the first token in sid-gr, xllm and trie-npz. A code's token is N + layer * codebook_size +"
-    " code; suffixes come after the last layer.",
+    help="The number of the first token in sid-gr, xllm, trie-npz and added-tokens. A code's token is N +"
+    " layer * codebook_size + code; suffixes come after the last layer.",
+)
+@click.option(
+    "--token-template",
+    "token_templates",
+    multiple=True,
+    default=(DEFAULT_TEMPLATE,),
+    show_default=True,
+    metavar="TEXT",
+    help="Tokens of index-json, tokens and added-tokens, with {code}, and {layer} (a, b, ...) or {level} (0, 1, ...)."
+    " Once for all layers, or once for each of them and the suffix.",
+)
+@click.option(
+    "--first-code",
+    type=click.IntRange(0, 1),
+    default=0,
+    help="1 counts the codes and suffixes in tokens from 1, as MiniOneRec's index.json does. Default: 0.",
 )
 @click.option("--check", is_flag=True, help="Write nothing: check that OUT and what lies beside it belong together.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -77,6 +93,8 @@ def export(
     compact: bool,
     order: str,
     vocabulary_offset: int,
+    token_templates: tuple[str, ...],
+    first_code: int,
     check: bool,
     quiet: bool,
 ) -> None:
@@ -123,6 +141,8 @@ def export(
                 compact=compact,
                 by_item_id=order == "item-id",
                 vocabulary_offset=vocabulary_offset,
+                token_templates=token_templates,
+                first_code=first_code,
                 load_codebooks=lambda: load_codebooks(config.codebooks_dir, published.fingerprint),
                 advance=advance,
             )

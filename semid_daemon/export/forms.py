@@ -24,6 +24,7 @@ FORMS = {
     "xllm": "binary records of item ID and three tokens: xLLM",
     "flashrec": "JSON of codes -> items: FlashRec's --sid-vocab-file",
     "trie-npz": "sorted IDs and CSR trie: STATIC, RecTokens",
+    "added-tokens": "added_tokens.json of a Hugging Face tokenizer",
     "tokens": "all tokens and the prefix trie: constrained decoding",
 }
 

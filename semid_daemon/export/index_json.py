@@ -28,5 +28,6 @@ FORM = Form(
     "index-json",
     write,
     dense=True,
+    names_tokens=True,
     compact="every item gets one token more as soon as two items of the generation have the same codes",
 )

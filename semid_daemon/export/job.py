@@ -12,6 +12,8 @@ from semid_daemon.base.types import Codebooks
 from semid_daemon.store.read.export_items import Catalogue, Items, Order, Selection
 from semid_daemon.store.read.generations import GenerationRow
 
+DEFAULT_TEMPLATE = "<{layer}_{code}>"
+
 IdType = Literal["auto", "text", "integer"]
 
 
@@ -26,6 +28,7 @@ class Job:
     `rows` is how many items are selected; `integer_ids` says whether item IDs go out as int64, where the form
     has a type for them; `final` is where the export will be found; `compact` asks for the consumer's own form, which
     later items may change; `order` is that of the chunks; `vocabulary_offset` is the number of the first token;
+    `token_templates` are the texts of tokens, one for all layers or one for each; `first_code` is the code 0 in them;
     `warnings` are told to the user.
     """
 
@@ -40,6 +43,8 @@ class Job:
     compact: bool
     order: Order
     vocabulary_offset: int = 0
+    token_templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    first_code: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -74,7 +79,7 @@ class Form:
     are unless the user says; "auto" writes int64 where all of the generation's are integers, for consumers that
     look them up as such. `order` is the one that the form needs, None where it can have any. `compact` says what the
     compact form costs, None where there is none; `buckets`: the compact form needs the sizes of buckets;
-    `numbers_tokens`: it holds numbers of tokens.
+    `numbers_tokens`: it holds numbers of tokens; `names_tokens`: it holds their texts.
     """
 
     name: str
@@ -87,3 +92,4 @@ class Form:
     compact: str | None = None
     buckets: bool = False
     numbers_tokens: bool = False
+    names_tokens: bool = False

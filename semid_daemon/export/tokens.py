@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_daemon.export.job import Form, Job
-from semid_daemon.export.vocabulary import numbers_of, token, token_rows
+from semid_daemon.export.vocabulary import numbers_of, token_rows, vocabulary
 
 
 def write(job: Job, path: Path) -> None:
@@ -18,8 +18,7 @@ def write(job: Job, path: Path) -> None:
     trie is nested objects, an item's ID ending in an empty one. Tokens for suffixes are there where
     `index-json` has them.
     """
-    layers, size = job.published.layers, job.published.codebook_size
-    vocabulary = [token(layer, code) for layer in range(layers) for code in range(size)]
+    layers = job.published.layers
     depth = layers + job.has_suffixes
     above = np.full((1, depth), -1, dtype=np.int64)
     suffixes = 0
@@ -39,14 +38,13 @@ def write(job: Job, path: Path) -> None:
                 pieces[0] = pieces[0].lstrip("},")
             file.write("".join(pieces))
         file.write("}" * (depth if suffixes else 0) + '},\n"tokens": [\n')
-        if job.has_suffixes:
-            vocabulary += [token(layers, suffix) for suffix in range(max(suffixes, job.published.max_bucket))]
-        file.write(",\n".join(map(json.dumps, vocabulary)) + "\n]}\n")
+        file.write(",\n".join(map(json.dumps, vocabulary(job, suffixes))) + "\n]}\n")
 
 
 FORM = Form(
     "tokens",
     write,
     order="codes",
+    names_tokens=True,
     compact="every item gets one token more as soon as two items of the generation have the same codes",
 )

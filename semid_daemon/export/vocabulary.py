@@ -7,13 +7,36 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from semid_daemon.export.job import Job
+from semid_daemon.export.job import ExportError, Job
 from semid_daemon.store.read.export_items import IntArray, Items
 
 
-def token(layer: int, code: int) -> str:
+def token(job: Job, layer: int, code: int) -> str:
     """The token of a code; the suffix is the layer after the last."""
-    return f"<{ascii_lowercase[layer]}_{code}>"
+    template = job.token_templates[layer if len(job.token_templates) > 1 else 0]
+    template = template.replace("{layer}", ascii_lowercase[layer]).replace("{level}", str(layer))
+    return template.replace("{code}", str(code + job.first_code))
+
+
+def check_templates(templates: tuple[str, ...], depth: int) -> None:
+    """Raises ExportError unless every code of every layer, and every suffix, gets a token of its own."""
+    if len(templates) not in (1, depth):
+        raise ExportError(f"--token-template is needed once, or {depth} times: for every layer and the suffix")
+    if not all("{code}" in template for template in templates):
+        raise ExportError("--token-template holds {code}, as in '<a_{code}>'")
+    if len(templates) == 1 and "{layer}" not in templates[0] and "{level}" not in templates[0]:
+        raise ExportError("one --token-template for all layers holds {layer} (a letter) or {level} (a number)")
+    if len(set(templates)) < len(templates):
+        raise ExportError("--token-template: two layers have the same")
+
+
+def vocabulary(job: Job, suffixes: int) -> list[str]:
+    """All tokens: layer by layer all of its codes, used or not, then at least this many suffixes."""
+    layers, size = job.published.layers, job.published.codebook_size
+    tokens = [token(job, layer, code) for layer in range(layers) for code in range(size)]
+    if job.has_suffixes:
+        tokens += [token(job, layers, suffix) for suffix in range(max(suffixes, job.published.max_bucket))]
+    return tokens
 
 
 def numbers_of(job: Job, items: Items) -> IntArray:
@@ -40,6 +63,6 @@ def token_rows(job: Job, items: Items, form: str = "{}") -> Iterator[tuple[str, 
     columns = []
     for layer, numbers_N in enumerate(numbers_of(job, items).T):
         size = max(job.published.codebook_size, int(numbers_N.max()) + 1)
-        tokens = [form.format(token(layer, number)) for number in range(size)]
+        tokens = [form.format(token(job, layer, number)) for number in range(size)]
         columns.append(map(tokens.__getitem__, numbers_N.tolist()))
     return zip(*columns, strict=True)

@@ -18,7 +18,8 @@ from semid_daemon.base.output import refuse_special
 from semid_daemon.base.text import cut_name
 from semid_daemon.base.types import Codebooks
 from semid_daemon.export.companions import map_of, origin_of, publish
-from semid_daemon.export.job import ExportError, Form, IdType, Job
+from semid_daemon.export.job import DEFAULT_TEMPLATE, ExportError, Form, IdType, Job
+from semid_daemon.export.vocabulary import check_templates
 from semid_daemon.store.read.export_items import Catalogue, Items, Selection
 
 
@@ -41,6 +42,8 @@ def export(
     compact: bool = False,
     by_item_id: bool = False,
     vocabulary_offset: int = 0,
+    token_templates: tuple[str, ...] = (DEFAULT_TEMPLATE,),
+    first_code: int = 0,
     load_codebooks: Callable[[], Codebooks],
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Exported:
@@ -49,7 +52,7 @@ def export(
     Everything is written beside `out` first, made durable, and renamed: the export, the map from row to item ID
     (`<out>.ids.json`, dense forms), and last where the export came from and the digests of both (`<out>.semid.json`).
     `compact` asks for the form's compact variant; `by_item_id` orders rows by item ID, not by assignment;
-    `vocabulary_offset` is the number of the first token.
+    `vocabulary_offset` is the number of the first token; `token_templates` and `first_code` as in Job.
     `advance` is told of rows written. Raises ExportError when this cannot be had, StoreError or CodebookError
     when the catalogue cannot be read, MachineError when the machine does not let us write.
     """
@@ -59,6 +62,11 @@ def export(
         raise ExportError(f"{form.name} has no compact form: leave --compact away")
     if vocabulary_offset and not form.numbers_tokens:
         raise ExportError(f"{form.name} holds no numbers of tokens: leave --vocabulary-offset away")
+    if form.names_tokens:
+        published = catalogue.published
+        check_templates(token_templates, published.layers + (published.collisions != "shared"))
+    elif first_code or token_templates != (DEFAULT_TEMPLATE,):
+        raise ExportError(f"{form.name} holds no texts of tokens: leave --token-template and --first-code away")
     if by_item_id and (form.order is not None or not form.of_items):
         raise ExportError(f"{form.name} has an order of its own: leave --order away")
     check_place(form, out)
@@ -86,6 +94,8 @@ def export(
                 form=form,
                 compact=compact,
                 vocabulary_offset=vocabulary_offset,
+                token_templates=token_templates,
+                first_code=first_code,
                 order=form.order or ("items" if by_item_id else "assigned"),
             )
             form.write(job, staging / "export")

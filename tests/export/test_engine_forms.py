@@ -173,3 +173,60 @@ def test_rectokens_own_trie_is_the_same(packages: Published, tmp_path: Path):
     assert built.stacked_cols_vals[0, :-1].tolist() == data["tokens"].tolist()
     inner = int(np.flatnonzero(np.diff(data["indptr"]))[-1]) + 1  # leaves have no rows there
     assert built.row_ptrs[:inner].tolist() == data["indptr"][:inner].tolist()
+
+
+def test_added_tokens(small, tmp_path: Path):
+    """`added_tokens.json` of a Hugging Face tokenizer: token to number, and its keys the list for `add_tokens`."""
+    published = small(["a", "b"], [[1, 1], [1, 1]])
+    out = tmp_path / "added_tokens.json"
+    write(published, "added-tokens", out, vocabulary_offset=100)
+    added = json.loads(out.read_text())
+    assert added == {
+        **{f"<a_{code}>": 100 + code for code in range(4)},
+        **{f"<b_{code}>": 104 + code for code in range(4)},
+        "<c_0>": 108,
+        "<c_1>": 109,
+    }
+    assert list(added.values()) == list(range(100, 110))
+    # The same numbers as in the catalogue of an engine.
+    write(published, "sid-gr", tmp_path / "c.jsonl", vocabulary_offset=100)
+    write(published, "index-json", tmp_path / "i.json")
+    names = json.loads((tmp_path / "i.json").read_text()).values()
+    lines = (tmp_path / "c.jsonl").read_text().splitlines()
+    assert [[added[token] for token in tokens] for tokens in names] == [json.loads(line)["token_ids"] for line in lines]
+
+
+def test_templates_of_tokens(small, tmp_path: Path):
+    published = small(["a"], [[0, 3]])
+    write(published, "index-json", tmp_path / "i.json", token_templates=("<item_L{level}_C{code}>",))
+    assert json.loads((tmp_path / "i.json").read_text())["0"] == ["<item_L0_C0>", "<item_L1_C3>", "<item_L2_C0>"]
+    one_each = ("<x{code}>", "<y{code}>", "<end{code}>")
+    write(published, "tokens", tmp_path / "t.json", token_templates=one_each, first_code=1)
+    assert json.loads((tmp_path / "t.json").read_text())["trie"] == {"<x1>": {"<y4>": {"<end1>": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("templates", "says"),
+    [
+        (("<a>",), "holds {code}"),
+        (("<a_{code}>",), "holds {layer}"),
+        (("<a_{code}>", "<b_{code}>"), "once, or 3 times"),
+        (("<a_{code}>", "<b_{code}>", "<a_{code}>"), "two layers have the same"),
+    ],
+)
+def test_templates_that_tell_nothing_apart_are_refused(small, tmp_path: Path, templates: tuple[str, ...], says: str):
+    published = small(["a"], [[0, 3]])
+    with pytest.raises(SemidError, match=says):
+        write(published, "tokens", tmp_path / "x", token_templates=templates)
+    with pytest.raises(SemidError, match="holds no texts of tokens"):
+        write(published, "csv", tmp_path / "x", token_templates=templates)
+
+
+def test_flashrecs_own_layout_of_the_tokenizer(packages: Published, tmp_path: Path):
+    layout = pytest.importorskip("flashrec.sid_layout")
+    template = ("<s_{layer}_{code}>",)
+    write(packages, "added-tokens", tmp_path / "added_tokens.json", token_templates=template, vocabulary_offset=50)
+    layers, _, _ = layout.parse_codebook_layers(layout.load_added_token_map(str(tmp_path)))
+    suffixes = max(row.suffix for row in packages.rows) + 1
+    firsts = [50, 50 + K, 50 + 2 * K, 50 + 3 * K]
+    assert layers == [(first, first + size - 1, size) for first, size in zip(firsts, [K, K, K, suffixes], strict=True)]
