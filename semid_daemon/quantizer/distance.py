@@ -46,12 +46,14 @@ class DistanceFunction(nn.Module, ABC):
 class SquaredEuclideanDistance(DistanceFunction):
     """‖x - y‖² as ‖x‖² - 2 x·y + ‖y‖², never below zero; nothing of size N×K×D is made."""
 
-    def compute(self, x_ND: Tensor, y_KD: Tensor) -> Tensor:
-        """Squared distances N×K.
+    def compute(self, x_ND: Tensor, y_KD: Tensor, batch_size: int | None = None) -> Tensor:
+        """Squared distances N×K, at most `batch_size` rows at a time (all of them if None).
 
         Raises ValueError where the two do not have the same D.
         """
         _check_same_dim(x_ND, y_KD)
+        if batch_size is not None and batch_size < len(x_ND):
+            return torch.cat([self.compute(rows_ND, y_KD) for rows_ND in torch.split(x_ND, batch_size)])
         x_squared_N1 = x_ND.square().sum(dim=1, keepdim=True)
         return (_scores(x_ND, y_KD) + x_squared_N1).clamp_(min=0)
 

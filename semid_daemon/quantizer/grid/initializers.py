@@ -63,6 +63,8 @@ class KMeansPlusPlusInitInitializer:
             centroids_KD = points_ND[rows_K]
         return centroids_KD.to(buffer_ND.device)
 
+    forward = __call__
+
 
 def kmeans_plus_plus(points_ND: Tensor, n_clusters: int, generator: torch.Generator | None = None) -> Tensor:
     """Centroids K×D: rows of `points_ND` drawn by k-means++ on squared Euclidean distances.

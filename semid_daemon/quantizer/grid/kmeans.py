@@ -9,7 +9,7 @@ Shape suffixes: N rows, D dim, K centroids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,13 @@ LossFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(centroids_PD, means_PD, weights_P) -> loss, over the P clusters present in a batch."""
 
 DEFAULT_INIT_BUFFER_SIZE = 3072
+
+
+class HasCompute(Protocol):
+    """A distance of another program: only what GRID asks of one."""
+
+    def compute(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances N×K of rows N×D and centroids K×D."""
 
 
 class LayerStep(NamedTuple):
@@ -60,7 +67,7 @@ class MiniBatchKMeans(nn.Module):
         self,
         n_clusters: int,
         n_features: int,
-        distance_function: DistanceFunction,
+        distance_function: DistanceFunction | HasCompute,
         initializer: Initializer,
         loss_function: LossFunction | None = None,
         optimizer: OptimizerFactory | None = None,
@@ -116,7 +123,10 @@ class MiniBatchKMeans(nn.Module):
 
     def forward(self, batch_ND: Tensor) -> Tensor:
         """The code of every row, N int64. Never trains."""
-        return self.distance_function.nearest(self._rows(batch_ND), self.centroids.detach())
+        rows_ND, centroids_KD = self._rows(batch_ND), self.centroids.detach()
+        if isinstance(self.distance_function, DistanceFunction):
+            return self.distance_function.nearest(rows_ND, centroids_KD)
+        return self.distance_function.compute(rows_ND, centroids_KD).argmin(dim=1)
 
     def training_step(self, batch_ND: Tensor) -> Tensor:
         """The loss of a `model_step`, to be followed by the caller's optimizer."""
@@ -251,3 +261,12 @@ class MiniBatchKMeans(nn.Module):
         if saved is not None and saved.shape[1:] == self.init_buffer.shape[1:]:
             self.init_buffer = self.init_buffer.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        if prefix + "centroids" in state_dict and prefix + "_extra_state" not in state_dict:
+            # GRID's: it holds the centroids only, and says elsewhere in its checkpoint which layers were trained.
+            self.is_initialized, self.is_initial_step = bool(self.centroids.detach().any()), False
+            self.cluster_counts.zero_()
+            self.init_buffer = self.init_buffer.new_zeros(0, self.n_features)
+            missing_keys = rest[2]
+            for name in ("_extra_state", "cluster_counts", "init_buffer"):
+                if prefix + name in missing_keys:
+                    missing_keys.remove(prefix + name)

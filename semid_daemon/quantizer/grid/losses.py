@@ -14,5 +14,6 @@ class WeightedSquaredError(nn.Module):
     k-means clustering", WWW 2010).
     """
 
-    def forward(self, x_KD: Tensor, y_KD: Tensor, weights_K: Tensor) -> Tensor:
-        return torch.sum(weights_K * (x_KD - y_KD).square().sum(dim=-1))
+    def forward(self, x_KD: Tensor, y_KD: Tensor, weights_K: Tensor | None = None) -> Tensor:
+        errors_K = (x_KD - y_KD).square().sum(dim=-1)
+        return torch.sum(errors_K if weights_K is None else weights_K * errors_K)

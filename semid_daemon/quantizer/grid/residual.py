@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from semid_daemon.quantizer.grid.kmeans import DEFAULT_INIT_BUFFER_SIZE, MiniBatchKMeans
+from semid_daemon.base.types import FloatArray
+from semid_daemon.quantizer.grid.kmeans import DEFAULT_INIT_BUFFER_SIZE, MiniBatchKMeans, OptimizerFactory
 
 logger = logging.getLogger(__name__)
+
+GRID_TRAINING_LOOP = "scale_loss_by_world_size_for_initialization_training_loop"
 
 
 class Prediction(NamedTuple):
@@ -27,6 +33,30 @@ class Prediction(NamedTuple):
 
     predictions: Tensor
     item_ids: list[Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write the codes as GRID's programs read them: a pickle for .pkl and .pickle, else a tensor.
+
+        The pickle is a list of `{"item_id": id, "cluster_ids": [c0, c1, ...]}`. The tensor (`torch.save`) is
+        (L+1)×N int64, a column for each row; the last row is 0 for a row alone with its codes, else its place
+        among those that share them, from 1.
+        """
+        path = Path(path)
+        codes_NL = self.predictions.cpu()
+        if path.suffix in (".pkl", ".pickle"):
+            records = [
+                {"item_id": item, "cluster_ids": codes}
+                for item, codes in zip(self.item_ids, codes_NL.tolist(), strict=True)
+            ]
+            path.write_bytes(pickle.dumps(records))
+            return
+        _, buckets_N, sizes = codes_NL.unique(dim=0, return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+        order_N = buckets_N.argsort(stable=True)
+        starts = sizes.cumsum(0) - sizes
+        places_N = torch.empty_like(buckets_N)
+        places_N[order_N] = torch.arange(len(order_N)) - starts[buckets_N[order_N]] + 1
+        places_N[sizes[buckets_N] == 1] = 0
+        torch.save(torch.cat([codes_NL, places_N[:, None]], dim=1).T.contiguous(), path)
 
 
 class Quantized(NamedTuple):
@@ -75,6 +105,13 @@ class ResidualQuantization(nn.Module):
         the residual is nothing but rounding, normalized, that is a random direction.
     verbose: log what training does (module `logging`, level INFO).
 
+    optimizer: a factory `parameters -> Optimizer`, which `train` uses where it is given none.
+    reconstruction_loss_function: takes the place of the mean squared error.
+    The other arguments are GRID's. They are taken where they say what holds here anyway: `input_dim` equal to
+        n_features, identities, None, and GRID's own `training_loop_function`, which does nothing in one process.
+        Anything else is a TypeError that says why.
+
+    A state of GRID's, of centroids alone, loads too: its layers are then initialized, but for those all zero.
     `state_dict` holds everything that training needs to go on in a new object as if it had not
     stopped, except what is the caller's: the state of the optimizer and of the random generators.
     """
@@ -92,7 +129,20 @@ class ResidualQuantization(nn.Module):
         track_residuals: bool = True,
         verbose: bool = True,
         least_residual: float = 0.0,
+        *,
+        optimizer: OptimizerFactory | None = None,
+        reconstruction_loss_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        input_dim: int | None = None,
+        normalization_layer: nn.Module | None = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        scheduler: object | None = None,
+        training_loop_function: Callable[..., Any] | None = None,
+        **others: object,
     ) -> None:
+        _refuse_what_cannot_be_honoured(
+            normalization_layer, encoder, decoder, scheduler, training_loop_function, others
+        )
         super().__init__()
         if n_layers < 1:
             raise ValueError(f"n_layers must be at least 1, not {n_layers}")
@@ -106,6 +156,8 @@ class ResidualQuantization(nn.Module):
             raise ValueError(f"quantization_layer_list has {len(layers)} layers, n_layers is {n_layers}")
         if len({layer.n_features for layer in layers}) > 1:
             raise ValueError("the layers of one quantizer must have the same n_features")
+        if input_dim is not None and input_dim != layers[0].n_features:
+            raise ValueError(f"input_dim is {input_dim}, the layers have n_features {layers[0].n_features}")
         for layer in layers:
             layer.init_buffer_size = _agreed(init_buffer_size, layer.init_buffer_size)
 
@@ -118,6 +170,8 @@ class ResidualQuantization(nn.Module):
         self.track_residuals = track_residuals
         self.verbose = verbose
         self.least_residual = least_residual
+        self.optimizer = optimizer
+        self.reconstruction_loss_function = reconstruction_loss_function or F.mse_loss
         self._uncounted = self._warned = False
         self.current_layer = 0
         self.layer_batches = [0] * n_layers
@@ -151,7 +205,7 @@ class ResidualQuantization(nn.Module):
         reconstruction_loss = quantized.quantization_loss.new_zeros(())
         if self.reconstruction_loss_weight and self.layers[-1].is_initialized:
             target_ND = self._layer_input(embeddings_ND.to(quantized.quantized_embeddings))
-            reconstruction_loss = F.mse_loss(quantized.quantized_embeddings, target_ND)
+            reconstruction_loss = self.reconstruction_loss_function(quantized.quantized_embeddings, target_ND)
         return ModelStep(
             quantized.cluster_ids, quantized.all_residuals, quantized.quantization_loss, reconstruction_loss
         )
@@ -173,8 +227,12 @@ class ResidualQuantization(nn.Module):
         )
 
     @torch.no_grad()
-    def predict_step(self, embeddings_ND: Tensor, item_ids: Sequence[Any] | None = None) -> Prediction:
-        """The codes of the rows, N×L int64, and their item IDs (row numbers if None).
+    def predict_step(
+        self, embeddings_ND: Tensor | FloatArray, item_ids: Sequence[Any] | Tensor | np.ndarray | None = None
+    ) -> Prediction:
+        """The codes of the rows (N×D, a tensor or NumPy's), N×L int64, and their item IDs (row numbers if None).
+
+        The IDs come back as a list of what went in; those of a tensor or an array as Python's values.
 
         Changes no state, in training mode neither. Raises RuntimeError where a layer has no centroids
         yet, and ValueError where the item IDs are not as many as the rows.
@@ -182,7 +240,11 @@ class ResidualQuantization(nn.Module):
         for index, layer in enumerate(self.layers):
             if not layer.is_set:
                 raise RuntimeError(f"layer {index} has no centroids yet: {layer.missing_rows}")
-        ids = list(item_ids) if item_ids is not None else list(range(len(embeddings_ND)))
+        embeddings_ND = torch.as_tensor(embeddings_ND, device=self.layers[0].centroids.device)
+        if item_ids is None:
+            ids = list(range(len(embeddings_ND)))
+        else:
+            ids = item_ids.tolist() if isinstance(item_ids, Tensor | np.ndarray) else list(item_ids)
         if len(ids) != len(embeddings_ND):
             raise ValueError(f"{len(ids)} item IDs for {len(embeddings_ND)} rows")
         return Prediction(self._quantize(embeddings_ND, learn=False, track=False).cluster_ids, ids)
@@ -278,6 +340,42 @@ class ResidualQuantization(nn.Module):
         self.current_layer = state["current_layer"]
         self.layer_batches = list(state["layer_batches"])
         self.layer_steps = list(state["layer_steps"])
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        own, missing_keys = prefix + "_extra_state", rest[2]
+        if own in state_dict:
+            return
+        # GRID's: its schedule stands at the last layer that has centroids.
+        keys = [f"{prefix}quantization_layer_list.{index}.centroids" for index in range(self.n_layers)]
+        trained = [index for index, key in enumerate(keys) if key in state_dict and bool(state_dict[key].any())]
+        if trained:
+            self.current_layer = trained[-1]
+            self.layer_batches, self.layer_steps = [0] * self.n_layers, [0] * self.n_layers
+            if own in missing_keys:
+                missing_keys.remove(own)
+
+
+def _refuse_what_cannot_be_honoured(
+    normalization_layer: nn.Module | None,
+    encoder: nn.Module | None,
+    decoder: nn.Module | None,
+    scheduler: object | None,
+    training_loop_function: Callable[..., Any] | None,
+    others: Mapping[str, object],
+) -> None:
+    for name, module in (("normalization_layer", normalization_layer), ("encoder", encoder), ("decoder", decoder)):
+        if module is not None and not isinstance(module, nn.Identity):
+            raise TypeError(f"{name} must be None or nn.Identity: only centroids learn here; transform the rows before")
+    if scheduler is not None:
+        raise TypeError("scheduler must be None: an update's weight is its share of the rows, at a constant rate")
+    function = getattr(training_loop_function, "func", training_loop_function)
+    if function is not None and getattr(function, "__name__", "") != GRID_TRAINING_LOOP:
+        raise TypeError(
+            f"training_loop_function must be None or GRID's {GRID_TRAINING_LOOP}: write a loop over training_step"
+        )
+    if unknown := sorted(name for name, value in others.items() if value is not None):
+        raise TypeError(f"ResidualQuantization does not know {', '.join(unknown)}")
 
 
 def _learn(layer: MiniBatchKMeans, rows_ND: Tensor, kept_N: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

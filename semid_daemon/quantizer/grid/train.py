@@ -91,4 +91,7 @@ def _untrained(model: ResidualQuantization, max_steps: int) -> str:
 def _optimizers(model: ResidualQuantization, optimizer: Optimizer | OptimizerFactory | None) -> list[Optimizer]:
     if isinstance(optimizer, Optimizer):
         return [optimizer]
-    return [(optimizer or layer.optimizer or DEFAULT_OPTIMIZER)(layer.parameters()) for layer in model.layers]
+    return [
+        (optimizer or layer.optimizer or model.optimizer or DEFAULT_OPTIMIZER)(layer.parameters())
+        for layer in model.layers
+    ]
