@@ -99,3 +99,22 @@ def test_sigterm_leaves_nothing_half_written(encoded: Path, tmp_path: Path, monk
     done = invoke("export", "-c", encoded / "semid.toml", "--format", "csv", tmp_path / "ids.csv")
     assert done.exit_code == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_forms_reach_them(encoded: Path, tmp_path: Path):
+    config = ["-q", "-c", str(encoded / "semid.toml")]
+    names = ["--token-template", "<s_{layer}_{code}>", "--first-code", "1"]
+    done = invoke("export", *config, "--format", "index-json", "--order", "item-id", *names, str(tmp_path / "i.json"))
+    assert done.exit_code == 0
+    item_ids = json.loads((tmp_path / "i.json.ids.json").read_text())
+    assert item_ids == sorted(item_ids, key=lambda item_id: (len(item_id), item_id))
+    found = dict(query(encoded, "SELECT item_id, semantic_id || '-' || suffix FROM semantic_ids"))
+    for item_id, tokens in zip(item_ids, json.loads((tmp_path / "i.json").read_text()).values(), strict=True):
+        codes = [int(code) for code in found[item_id].split("-")]
+        assert tokens == [f"<s_{layer}_{code + 1}>" for layer, code in zip("abcdef", codes, strict=False)]
+    done = invoke("export", *config, "--format", "sid-gr", "--vocabulary-offset", "7000", str(tmp_path / "c.jsonl"))
+    assert done.exit_code == 0
+    assert json.loads((tmp_path / "c.jsonl").read_text().splitlines()[0])["token_ids"][0] >= 7000
+    done = invoke("export", *config, "--format", "grid", "--compact", str(tmp_path / "a.pt"))
+    assert "--compact: an item's last row changes" in done.stderr
+    assert invoke("export", *config, str(tmp_path / "x")).exit_code == 2
