@@ -136,6 +136,15 @@ class Ingest(_Section, frozen=True):
         Literal["reject", "encode"],
         Meta(description='vectors of zeros: "reject" the row, or "encode" it like any other; both are counted'),
     ] = "reject"
+    max_rejected_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="reject a file, before any row of it is committed, when more than this share of its rows cannot"
+            " be used (the file is then read twice); 1: off",
+        ),
+    ] = 1.0
     retry_s: Annotated[
         float,
         Meta(

@@ -70,6 +70,8 @@ def encode(
         codebook_file = _published_codebooks(load_config(find_config(config_path)), generation)
     config = optional_config(config_path)
     codebooks = Codebooks.load(codebook_file, device or (config.quantizer.device if config else "auto"))
+    settings = config.ingest if config else Ingest()
+    directories = (config.drop_dir, config.done_dir) if config else ()
     progress = start_logging(quiet=quiet)
     with exit_on_sigterm(), contextlib.ExitStack() as stack:
 
@@ -77,7 +79,10 @@ def encode(
             stack.close()
             return stack.enter_context(progress.task(path.name, rows))
 
-        rows, left_out = encode_files(files, out, codebooks, config.ingest if config else Ingest(), on_open)
+        def on_remark(path: Path, remark: str) -> None:
+            click.echo(f"semid: {escape(str(path))}: {remark}", err=True)
+
+        rows, left_out = encode_files(files, out, codebooks, settings, on_open, directories, on_remark)
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in left_out.items())
     omitted = f"; {sum(left_out.values()):,} rows left out ({reasons})" if left_out else ""
     click.echo(f"{escape(str(out))}: {rows:,} rows by codebooks {codebooks.fingerprint}{omitted}", err=True)

@@ -27,11 +27,15 @@ def encode_files(
     codebooks: Codebooks,
     settings: Ingest,
     on_open: Callable[[Path, int], Advance],
+    directories: Sequence[Path] = (),
+    on_remark: Callable[[Path, str], None] = lambda path, remark: None,
 ) -> tuple[int, dict[str, int]]:
     """Write `item_id, semantic_id, codes` of every usable row of the files to a parquet file, whole or not at all.
 
     Rows keep the order of the files; an item that occurs twice is written twice. `on_open` takes a path and its
-    number of rows and returns a callback for progress. Returns the number of rows written, and the rows left out by
+    number of rows and returns a callback for progress; `directories` are those of a catalogue's files;
+    `on_remark` is told what the producer of a file should know about its item IDs.
+    Returns the number of rows written, and the rows left out by
     reason. Raises BadFileError naming the file that cannot be used,
     MachineError when `out` cannot be written, OSError when a file cannot be read.
     """
@@ -42,9 +46,11 @@ def encode_files(
     with _output(out) as partial, pq.ParquetWriter(partial, schema) as writer:
         for path in paths:
             try:
-                with open_named_file(path, settings.fields) as (_, source):
+                with open_named_file(path, settings.fields, directories, codebooks.dim) as (_, source):
                     if source.rows and source.dim != codebooks.dim:
                         raise wrong_dimension(source.dim, codebooks.dim, "the codebooks")
+                    if source.remark and source.rows:
+                        on_remark(path, source.remark)
                     advance = on_open(path, source.rows)
                     for read in source.batches(settings.chunk_rows):
                         batch = usable(read, settings)

@@ -19,6 +19,7 @@ from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pie
 from semid_daemon.formats.budget import check_held, check_unfolding
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors
+from semid_daemon.formats.id_choice import SAMPLE_ROWS
 from semid_daemon.formats.sidecar import IdSource
 
 _MAGIC = b"ARROW1"
@@ -35,12 +36,23 @@ def open_arrow(stream: BinaryIO, id_source: IdSource) -> ColumnSource:
     with content_errors("arrow", pa.ArrowException):
         batch_rows = _batch_rows(stream)
         schema = ipc.open_file(stream).schema
-        columns = choose_columns(schema.names, schema.types, id_source)
+        columns = choose_columns(schema, id_source, lambda name: _sample(stream, name))
         rows = sum(batch_rows)
-        dim = dim_of(columns, rows, lambda: _peek(stream, columns, batch_rows))
+        dim = dim_of(columns, rows, id_source.dim, lambda: _peek(stream, columns, batch_rows))
     ids, id_name = (None, columns.id_name) if columns.id_name else id_source.for_rows(rows)
     pieces = partial(_pieces, stream, columns, batch_rows)
     return ColumnSource("arrow", rows, dim, columns, ids, id_name, pieces)
+
+
+def _sample(stream: BinaryIO, name: str) -> Array | None:
+    """The first values of a column."""
+    index = ipc.open_file(stream).schema.names.index(name)
+    file = ipc.open_file(stream, options=ipc.IpcReadOptions(included_fields=[index], use_threads=False))
+    if not file.num_record_batches:
+        return None
+    batch = file.get_batch(0)
+    batch.validate(full=True)
+    return batch.column(0).slice(0, SAMPLE_ROWS)
 
 
 def _peek(stream: BinaryIO, columns: Columns, batch_rows: list[int]) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +25,9 @@ from semid_daemon.formats.faults import (
     quoted_field,
     show,
 )
-from semid_daemon.formats.fields import check_dim, pick_ids, pick_vectors
+from semid_daemon.formats.fields import check_dim, pick_vectors
+from semid_daemon.formats.id_choice import choose_ids
 from semid_daemon.formats.item_ids import (
-    IDS_WANTED,
     MAX_ID_BYTES,
     IdBlock,
     IdColumn,
@@ -43,6 +46,8 @@ DataType = Any
 # (vectors, item IDs or None) of consecutive rows.
 Pieces = Iterator[tuple[Array, Array | None]]
 
+# Vectors looked at to find their length.
+_SAMPLE_VECTORS = 4_096
 _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 _ID_TYPES = (
     pt.is_integer,
@@ -53,6 +58,7 @@ _ID_TYPES = (
     pt.is_large_binary,
     pt.is_binary_view,
 )
+_CAST = "save item IDs as text or integers: CAST(id AS VARCHAR) in SQL, astype(str) in pandas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +69,29 @@ class Columns:
     id_name: str | None
     dtype: str
     fixed_dim: int | None
+    remark: str | None
 
     @property
     def names(self) -> list[str]:
         return [self.vector_name] if self.id_name is None else [self.vector_name, self.id_name]
 
 
-def choose_columns(names: Sequence[str], types: Sequence[DataType], id_source: IdSource) -> Columns:
-    """Find the columns of vectors and item IDs. Raises BadFileError, by name, for types that do not fit."""
-    by_name = dict(zip(names, types, strict=True))
+def choose_columns(schema: Any, id_source: IdSource, first_of: Callable[[str], Array | None]) -> Columns:
+    """Find the columns of vectors and item IDs; `first_of(name)` gives the first values of a column.
+
+    Raises BadFileError, by name, for types that do not fit.
+    """
+    names = schema.names
+    by_name = dict(zip(names, schema.types, strict=True))
     vector_name = pick_vectors(by_name, id_source.fields, lambda name: _float_list(by_name[name]) is not None)
-    id_name = pick_ids(by_name, id_source.fields, sidecar=id_source.sidecar is not None)
+    choice = choose_ids(
+        [name for name in by_name if name != vector_name],
+        id_source,
+        fits=lambda name: _is_id_type(by_name[name]),
+        sample=lambda name: [] if (first := first_of(name)) is None else ids_of(first).texts,
+        index=_index_names(schema),
+    )
+    id_name = choice.name
     for name in (vector_name, id_name):
         if name is not None and names.count(name) > 1:
             raise BadFileError(f"column {show(name)} occurs twice; write each column once")
@@ -84,12 +102,20 @@ def choose_columns(names: Sequence[str], types: Sequence[DataType], id_source: I
             " save the vectors as list or fixed_size_list of float16, float32 or float64"
         )
     if id_name is not None and not _is_id_type(by_name[id_name]):
-        raise BadFileError(f"{quoted_field(id_name)} is {show(str(by_name[id_name]))}; {IDS_WANTED}")
+        raise BadFileError(f"{quoted_field(id_name)} is {show(str(by_name[id_name]))}; {_CAST}")
     stored = _storage_type(by_name[vector_name])
     fixed_dim = int(stored.list_size) if pt.is_fixed_size_list(stored) else None
     if fixed_dim is not None:
         check_dim(fixed_dim, quoted_field(vector_name))
-    return Columns(vector_name, id_name, dtype, fixed_dim)
+    return Columns(vector_name, id_name, dtype, fixed_dim, choice.remark)
+
+
+def _index_names(schema: Any) -> list[str]:
+    """The columns that pandas says were the index of the data frame."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        described = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        return [name for name in described if isinstance(name, str)]
+    return []
 
 
 def _storage_type(type_: DataType) -> DataType:
@@ -99,6 +125,8 @@ def _storage_type(type_: DataType) -> DataType:
 def _float_list(type_: DataType) -> str | None:
     """The dtype of the numbers in a list type; None for every other type."""
     type_ = _storage_type(type_)
+    if pt.is_list_view(type_) or pt.is_large_list_view(type_):
+        return _FLOATS.get(str(type_.value_type))
     if pt.is_list(type_) or pt.is_large_list(type_) or pt.is_fixed_size_list(type_):
         return _FLOATS.get(str(type_.value_type))
     return None
@@ -107,17 +135,31 @@ def _float_list(type_: DataType) -> str | None:
 def _is_id_type(type_: DataType) -> bool:
     if pt.is_dictionary(type_):
         type_ = type_.value_type
-    return any(is_type(type_) for is_type in _ID_TYPES)
+    return any(is_type(type_) for is_type in _ID_TYPES) or _is_uuid(type_) or _is_whole_decimal(type_)
 
 
-def first_length(arrays: Iterator[Array]) -> int | None:
-    """The length of the first vector that is neither null nor empty; None when there is none."""
+def _is_uuid(type_: DataType) -> bool:
+    return isinstance(type_, pa.UuidType)
+
+
+def _is_whole_decimal(type_: DataType) -> bool:
+    return bool(pt.is_decimal(type_) and type_.scale == 0)
+
+
+def usual_length(arrays: Iterator[Array], known: int | None) -> int | None:
+    """The length that the vectors of a sample have: the known one where some do, else the most frequent.
+
+    Nulls and empty vectors do not count; None when there are no others.
+    """
+    lengths: Counter[int] = Counter()
     for array in arrays:
-        _, lengths = _starts_and_lengths(array)
-        found = np.flatnonzero(lengths > 0)
-        if found.size:
-            return int(lengths[found[0]])
-    return None
+        _, found = _starts_and_lengths(array.storage if isinstance(array, pa.ExtensionArray) else array)
+        lengths.update(found[found > 0].tolist())
+        if lengths.total() >= _SAMPLE_VECTORS:
+            break
+    if known is not None and known in lengths:
+        return known
+    return lengths.most_common(1)[0][0] if lengths else None
 
 
 def _starts_and_lengths(array: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -126,6 +168,9 @@ def _starts_and_lengths(array: Array) -> tuple[np.ndarray[Any, Any], np.ndarray[
         size = array.type.list_size
         starts = (array.offset + np.arange(len(array))) * size
         lengths = np.full(len(array), size)
+    elif pt.is_list_view(array.type) or pt.is_large_list_view(array.type):
+        starts = array.offsets.to_numpy().astype(np.int64)
+        lengths = array.sizes.to_numpy().astype(np.int64)
     else:
         offsets = array.offsets.to_numpy().astype(np.int64)
         starts, lengths = offsets[:-1], np.diff(offsets)
@@ -163,9 +208,13 @@ def _numbers(values: Array) -> np.ndarray[Any, Any]:
 
 
 def ids_of(array: Array) -> IdBlock:
-    """Item IDs of an array of text, bytes or integers, plain or dictionary-encoded."""
+    """Item IDs of an array of text, bytes, integers, UUIDs or whole decimals, plain or dictionary-encoded."""
     if pt.is_dictionary(array.type):
         return _ids_of_dictionary(array)
+    if _is_uuid(array.type) or _is_whole_decimal(array.type):
+        return listed_ids([None if value is None else str(value) for value in array.to_pylist()], "item IDs").read(
+            0, len(array)
+        )
     if pt.is_integer(array.type):
         if array.null_count:
             return listed_ids(array.to_pylist(), "item IDs").read(0, len(array))
@@ -192,11 +241,14 @@ def _ids_of_views(array: Array) -> IdBlock:
 
 def _ids_of_dictionary(array: Array) -> IdBlock:
     """Each text that occurs is made once, however many rows name it."""
-    rows = array.indices
-    used = rows.unique()
-    named = ids_of(array.dictionary.take(used.drop_null()))
+    rows, values = array.indices, array.dictionary
+    if pt.is_string_view(values.type) or pt.is_binary_view(values.type):  # arrow takes no elements of views
+        named, found_at = ids_of(values), rows
+    else:
+        used = rows.unique().drop_null()
+        named, found_at = ids_of(values.take(used)), pc.index_in(rows, used)
     texts = [*named.texts, ""]
-    places = pc.fill_null(pc.index_in(rows, used.drop_null()), len(named.texts)).to_numpy().tolist()
+    places = pc.fill_null(found_at.cast(pa.int64()), len(named.texts)).to_numpy().tolist()
     faults = named.faults | {len(named.texts): ID_NOT_TEXT}
     found = {row: faults[place] for row, place in enumerate(places) if place in faults}
     return IdBlock([texts[place] for place in places], found)
@@ -217,6 +269,10 @@ class ColumnSource:
     @property
     def dtype(self) -> str:
         return self.columns.dtype
+
+    @property
+    def remark(self) -> str | None:
+        return self.columns.remark
 
     @property
     def vector_name(self) -> str | None:
@@ -261,8 +317,8 @@ class ColumnSource:
         """Nothing is held between reads."""
 
 
-def dim_of(columns: Columns, rows: int, arrays: Callable[[], Iterator[Array]]) -> int:
-    """The length of the vectors: of the type where it says, else of the first vector.
+def dim_of(columns: Columns, rows: int, known: int | None, arrays: Callable[[], Iterator[Array]]) -> int:
+    """The length of the vectors: of the type where it says, else of most vectors of a sample (see `usual_length`).
 
     0 when there are no rows. Raises BadFileError when every vector is null or empty.
     """
@@ -270,7 +326,7 @@ def dim_of(columns: Columns, rows: int, arrays: Callable[[], Iterator[Array]]) -
         return columns.fixed_dim
     if not rows:
         return 0
-    dim = first_length(arrays())
+    dim = usual_length(arrays(), known)
     what = quoted_field(columns.vector_name)
     if dim is None:
         raise BadFileError(f"{what} has only null or empty vectors; write at least one vector")

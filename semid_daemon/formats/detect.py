@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -65,18 +66,21 @@ def open_source(
     sidecar: BinaryIO | None = None,
     sidecar_name: str = "",
     fields: FieldNames = _FOUND_BY_THEMSELVES,
+    content: Callable[[], str] = str,
+    dim: int | None = None,
 ) -> EmbeddingSource:
     """Check an opened drop file and make it ready to be read.
 
     `stream` is a seekable regular file and stays the caller's to close, like `sidecar`; `name` gives
-    the format and, where there are no item IDs, their stem; `fields` names those to use. Raises
+    the format; `fields` names those to use. Where there are no item IDs, they are made of `name`, what `content`
+    returns (the digest of the file) and the row. `dim` is the length that the catalogue's vectors have. Raises
     BadFileError with a one-line reason, IncompleteFileError where the file is shorter than it declares; OSError
     propagates.
     """
     format_name = _FORMATS.get(PurePosixPath(name).suffix)
     if format_name is None:
         raise BadFileError(f"its extension is none of {' '.join(_FORMATS)}; name it by its format")
-    id_source = IdSource(name, sidecar, sidecar_name, fields)
+    id_source = IdSource(name, sidecar, sidecar_name, fields, content, dim)
     with content_errors(format_name):
         _check_magic(stream, PurePosixPath(name).suffix, format_name)
         return _open(format_name, stream, id_source)

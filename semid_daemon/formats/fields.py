@@ -9,47 +9,35 @@ from semid_daemon.base.drop_file import FieldNames
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.faults import show, show_names
 
-ID_NAMES = ("item_ids", "item_id", "ids", "id", "pid", "ItemID", "asin")
+# Case does not count.
 VECTOR_NAMES = ("embeddings", "embedding", "emb", "vectors", "vector", "x")
 
 # The same bound as quantizer.dim in the configuration.
 MAX_DIM = 65_536
 
 # Each is opened, for a hint in a message.
-_MOST_TRIED = 64
+MOST_TRIED = 64
 
 FLOATS_WANTED = "save the vectors as float16, bfloat16, float32 or float64"
 
 
-def pick_ids(names: Collection[str], fields: FieldNames, *, sidecar: bool) -> str | None:
-    """The field of item IDs: the configured one, else the first of ID_NAMES that is there.
-
-    Raises BadFileError when the configured one is not there, and no sidecar stands in for it.
-    """
-    if fields.item_ids is not None:
-        if fields.item_ids in names:
-            return fields.item_ids
-        if sidecar:
-            return None
-        raise BadFileError(_without(fields.item_ids, "id_field", names))
-    return next((name for name in ID_NAMES if name in names), None)
-
-
 def pick_vectors(names: Collection[str], fields: FieldNames, looks_like_vectors: Callable[[str], bool]) -> str:
-    """The field of vectors: the configured one, else the first of VECTOR_NAMES that is there.
+    """The field of vectors: the configured one, else the first of VECTOR_NAMES that is there and can be vectors.
 
-    `looks_like_vectors(name)` says whether a field is a 2-D float array; it only serves the message.
-    Raises BadFileError when none of the names is there.
+    `looks_like_vectors(name)` says whether a field is a 2-D float array.
+    Raises BadFileError when none of the names is there, or another field is the only one that can be vectors.
     """
     if fields.vectors is not None:
         if fields.vectors in names:
             return fields.vectors
         raise BadFileError(_without(fields.vectors, "vector_field", names))
-    for name in VECTOR_NAMES:
-        if name in names:
-            return name
-    message = f"no field named {', '.join(VECTOR_NAMES)} (found {show_names(names)})"
-    alike = [name for name in itertools.islice(names, _MOST_TRIED) if looks_like_vectors(name)]
+    known = [name for wanted in VECTOR_NAMES for name in names if name.lower() == wanted]
+    if fitting := [name for name in known if looks_like_vectors(name)]:
+        return fitting[0]
+    alike = [name for name in itertools.islice(names, MOST_TRIED) if looks_like_vectors(name)]
+    if known and not alike:
+        return known[0]
+    message = f"no field named {', '.join(VECTOR_NAMES)} with vectors in it (found {show_names(names)})"
     if len(alike) == 1:
         raise BadFileError(
             f"{message}; {show(alike[0])} looks like the vectors: rename it to embeddings, or set ingest.vector_field"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.faults import ID_EMPTY, ID_HAS_NUL, ID_NOT_TEXT, ID_TOO_LONG
 
 MAX_ID_BYTES = 1024
+_MAX_PATH_BYTES = 900  # of the path in a made-up item ID
+_CONTENT_DIGITS = 12
 
 IDS_WANTED = "save item IDs as text or integers"
 
@@ -43,12 +45,19 @@ class IdColumn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowNumbers:
-    """`<stem>:<row>`, for files that bring no item IDs."""
+    """`<path>@<content>:<row>`, for files that bring no item IDs: no two files share them.
 
-    stem: str
+    `content` gives the digest of the file's bytes; it is asked for with the first row.
+    """
+
+    path: str
+    content: Callable[[], str]
 
     def read(self, first: int, count: int) -> IdBlock:
-        return checked([f"{self.stem}:{row}" for row in range(first, first + count)])
+        # The end of a long path says more, and the content tells files apart whose ends are the same.
+        path = self.path.encode()[-_MAX_PATH_BYTES:].decode(errors="ignore")
+        prefix = f"{path}@{self.content()[:_CONTENT_DIGITS]}"
+        return checked([f"{prefix}:{row}" for row in range(first, first + count)])
 
 
 @dataclass(frozen=True, slots=True)

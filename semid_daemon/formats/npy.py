@@ -7,6 +7,7 @@ from typing import BinaryIO
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.byte_ranges import ByteRange, FileRange, size_of
 from semid_daemon.formats.fields import check_vector_shape
+from semid_daemon.formats.id_choice import made_up_remark
 from semid_daemon.formats.npy_header import NpyHeader, read_npy_header
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
@@ -26,8 +27,8 @@ def vector_array(byte_range: ByteRange, header: NpyHeader, what: str) -> VectorA
 
 
 def open_npy(stream: BinaryIO, id_source: IdSource) -> ArraySource:
-    """One N×D array; item IDs from the sidecar or the file name."""
+    """One N×D array; item IDs from the sidecar, or made up."""
     byte_range = FileRange(stream, 0, size_of(stream))
     vectors = vector_array(byte_range, read_npy_header(byte_range, "the array"), "the array")
     ids, id_name = id_source.for_rows(vectors.rows)
-    return ArraySource("npy", vectors, ids, None, id_name)
+    return ArraySource("npy", vectors, ids, None, id_name, made_up_remark(id_source))

@@ -14,8 +14,7 @@ import numpy as np
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.byte_ranges import ByteRange
 from semid_daemon.formats.faults import CONTENT_FAULTS, show
-from semid_daemon.formats.fields import FLOATS_WANTED, check_id_count, show_shape
-from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, check_id_dtype
+from semid_daemon.formats.fields import FLOATS_WANTED, show_shape
 
 MAGIC = b"\x93NUMPY"
 # numpy's own limit for headers that are not trusted.
@@ -35,11 +34,12 @@ class NpyHeader:
     offset: int
 
 
-def read_npy_header(byte_range: ByteRange, what: str) -> NpyHeader:
+def read_npy_header(byte_range: ByteRange, what: str, *, objects: bool = False) -> NpyHeader:
     """Parse the header at the start of a byte range and check that the range holds what it declares.
 
     Raises IncompleteFileError when the range is too short, BadFileError when the header is not that
-    of a plain array or bytes follow the data.
+    of a plain array or bytes follow the data. With `objects` a header may declare an array of Python objects, whose
+    bytes are a pickle of any size.
     """
     prefix = _head(byte_range, 12, what)
     if prefix[:6] != MAGIC:
@@ -53,9 +53,10 @@ def read_npy_header(byte_range: ByteRange, what: str) -> NpyHeader:
         raise BadFileError(
             f"{what} has an .npy header of {length:,} bytes, more than {_MAX_HEADER_BYTES:,}; save a plain array"
         )
-    dtype, shape, fortran = _parse(_head(byte_range, start + length, what), what)
+    dtype, shape, fortran = _parse(_head(byte_range, start + length, what), what, objects)
     header = NpyHeader(dtype, shape, fortran, start + length)
-    _check_size(header, byte_range.size, what)
+    if not dtype.hasobject:
+        _check_size(header, byte_range.size, what)
     return header
 
 
@@ -69,7 +70,7 @@ def _head(byte_range: ByteRange, count: int, what: str) -> bytes:
     return bytes(buffer)
 
 
-def _parse(head: bytes, what: str) -> tuple[np.dtype[np.generic], tuple[int, ...], bool]:
+def _parse(head: bytes, what: str, objects: bool) -> tuple[np.dtype[np.generic], tuple[int, ...], bool]:
     damaged = BadFileError(f"{what} has a damaged .npy header; save it again with numpy.save")
     if _WARNED_OF.search(head, len(MAGIC) + 6):
         raise damaged
@@ -85,10 +86,12 @@ def _parse(head: bytes, what: str) -> tuple[np.dtype[np.generic], tuple[int, ...
         raise BadFileError(f"{what} has the impossible shape {show_shape(shape)}; save it again")
     if dtype.names is not None:
         raise BadFileError(f"{what} is a structured array; save the vectors and the item IDs as plain arrays")
+    if dtype.hasobject and objects and dtype.kind == "O":
+        return dtype, shape, fortran
     if dtype.hasobject:
         raise BadFileError(
-            f"{what} is an array of Python objects (a pickle), which is never loaded;"
-            f" {FLOATS_WANTED}, item IDs with dtype=str"
+            f"{what} is an array of Python objects (a pickle), which is never loaded; save the vectors as"
+            " np.stack(column), item IDs with astype(str)"
         )
     if dtype.kind not in _PLAIN_KINDS or dtype.subdtype is not None:
         raise BadFileError(f"{what} has dtype {show(dtype.str)}; {FLOATS_WANTED}, item IDs as text or integers")
@@ -106,15 +109,3 @@ def _check_size(header: NpyHeader, held: int, what: str) -> None:
             f"{what} declares {declared:,} bytes, holds {held:,}: {held - declared:,} bytes follow the array;"
             " save it again"
         )
-
-
-def id_array(byte_range: ByteRange, header: NpyHeader, rows: int, what: str) -> IdArray:
-    """The item IDs of a checked .npy.
-
-    Raises BadFileError unless they are 1-D, one per row, text or integer.
-    """
-    check_id_dtype(header.dtype, what)
-    if len(header.shape) != 1:
-        raise BadFileError(f"{what} has shape {show_shape(header.shape)}; {IDS_WANTED} in a 1-D array")
-    check_id_count(header.shape[0], rows, what)
-    return IdArray(byte_range, header.offset, header.dtype)

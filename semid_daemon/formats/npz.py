@@ -9,10 +9,12 @@ from semid_daemon.base.errors import BadFileError
 from semid_daemon.formats.archive import Archive, open_archive
 from semid_daemon.formats.byte_ranges import ZipMember, in_memory
 from semid_daemon.formats.faults import content_errors, quoted_field
-from semid_daemon.formats.fields import pick_ids, pick_vectors
+from semid_daemon.formats.fields import pick_vectors
+from semid_daemon.formats.id_choice import SAMPLE_ROWS, choose_ids
 from semid_daemon.formats.item_ids import IdColumn
 from semid_daemon.formats.npy import vector_array
-from semid_daemon.formats.npy_header import id_array, read_npy_header
+from semid_daemon.formats.npy_header import read_npy_header
+from semid_daemon.formats.npy_ids import read_ids
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 
@@ -30,17 +32,23 @@ def open_npz(stream: BinaryIO, id_source: IdSource) -> ArraySource:
         vectors = vector_array(in_memory(byte_range, what), header, what)
 
     used = [members[vector_name]]
-    id_name = pick_ids(members, id_source.fields, sidecar=id_source.sidecar is not None)
+    choice = choose_ids(
+        [name for name in members if name != vector_name],
+        id_source,
+        fits=lambda name: _ids_of(archive, members[name], name, vectors.rows) is not None,
+        sample=lambda name: _sample(_ids_of(archive, members[name], name, vectors.rows), vectors.rows),
+    )
+    id_name = choice.name
     ids: IdColumn
     if id_name is None:
         ids, id_name = id_source.for_rows(vectors.rows)
     else:
         used.append(members[id_name])
-        id_range = archive.byte_range(members[id_name])
-        id_what = quoted_field(id_name)
-        ids = id_array(id_range, read_npy_header(id_range, id_what), vectors.rows, id_what)
+        ids = _id_column(archive, members[id_name], id_name, vectors.rows)
     # A zip's checksum covers a whole member: it is compared before the first row is given out.
-    return ArraySource("npz", vectors, ids, vector_name, id_name, partial(archive.verify, used), archive.zip.close)
+    return ArraySource(
+        "npz", vectors, ids, vector_name, id_name, choice.remark, partial(archive.verify, used), archive.zip.close
+    )
 
 
 def _arrays(archive: Archive) -> dict[str, str]:
@@ -61,3 +69,22 @@ def _looks_like_vectors(archive: Archive, members: dict[str, str], name: str) ->
     except BadFileError:
         return False
     return header.dtype.kind == "f" and len(header.shape) == 2
+
+
+def _id_column(archive: Archive, member: str, name: str, rows: int) -> IdColumn:
+    """The item IDs of a member. Raises BadFileError unless they are one text or integer per row."""
+    byte_range, what = archive.byte_range(member), quoted_field(name)
+    return read_ids(byte_range, rows, what)
+
+
+def _ids_of(archive: Archive, member: str, name: str, rows: int) -> IdColumn | None:
+    """The same; None for what is no column of item IDs."""
+    try:
+        with content_errors("npz"):
+            return _id_column(archive, member, name, rows)
+    except BadFileError:
+        return None
+
+
+def _sample(ids: IdColumn | None, rows: int) -> list[str]:
+    return [] if ids is None else ids.read(0, min(rows, SAMPLE_ROWS)).texts

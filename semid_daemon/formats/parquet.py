@@ -13,6 +13,7 @@ from semid_daemon.formats.arrow_columns import Array, Columns, ColumnSource, Pie
 from semid_daemon.formats.budget import check_unfolding
 from semid_daemon.formats.byte_ranges import read_at, size_of
 from semid_daemon.formats.faults import content_errors, quoted_field
+from semid_daemon.formats.id_choice import SAMPLE_ROWS
 from semid_daemon.formats.parquet_footer import RowGroup, row_groups
 from semid_daemon.formats.sidecar import IdSource
 
@@ -34,14 +35,14 @@ def open_parquet(stream: BinaryIO, id_source: IdSource) -> ColumnSource:
         groups = _read_footer(stream)
         file = _reader(stream)
         schema = file.schema_arrow
-        columns = choose_columns(schema.names, schema.types, id_source)
+        columns = choose_columns(schema, id_source, lambda name: _sample(file, name))
         group_rows = _check_groups(groups, columns, file.metadata.num_columns)
         rows = sum(group_rows)
         if rows != file.metadata.num_rows:
             raise BadFileError(
                 f"declares {file.metadata.num_rows:,} rows, its row groups hold {rows:,}; write it again"
             )
-        dim = dim_of(columns, rows, lambda: _peek(stream, columns, len(group_rows)))
+        dim = dim_of(columns, rows, id_source.dim, lambda: _peek(stream, columns, len(group_rows)))
     ids, id_name = (None, columns.id_name) if columns.id_name else id_source.for_rows(rows)
     pieces = partial(_pieces, stream, columns, group_rows, dim)
     return ColumnSource("parquet", rows, dim, columns, ids, id_name, pieces)
@@ -87,6 +88,11 @@ def _check_groups(groups: list[RowGroup], columns: Columns, width: int) -> list[
                 remedy = "write it without dictionary and compression"
                 check_unfolding(quoted_field(chunk.field), declared, chunk.compressed_bytes, remedy)
     return [group.rows for group in groups]
+
+
+def _sample(file: Any, name: str) -> Array:
+    """The first values of a column."""
+    return next((batch.column(0) for batch in file.iter_batches(SAMPLE_ROWS, columns=[name], use_threads=False)), None)
 
 
 def _peek(stream: BinaryIO, columns: Columns, groups: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -9,23 +10,26 @@ from typing import BinaryIO
 import numpy as np
 
 from semid_daemon.base.errors import BadFileError
+from semid_daemon.base.types import FloatArray
 from semid_daemon.formats.archive import Archive, open_archive
 from semid_daemon.formats.byte_ranges import ByteRange, ZipMember, in_memory
-from semid_daemon.formats.faults import quoted_field, show
+from semid_daemon.formats.faults import content_errors, quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
     check_id_count,
     check_vector_shape,
-    pick_ids,
     pick_vectors,
     show_shape,
 )
+from semid_daemon.formats.id_choice import SAMPLE_ROWS, IdChoice, choose_ids, made_up_remark
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
 from semid_daemon.formats.torch_pickle import Tensor, read_pickle
 from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray
 
+# How the parameters of a model end.
+_PARAMETERS = ("weight", "bias", "running_mean", "running_var", "gamma", "beta")
 LEGACY_MAGICS = (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19",)
 
 # A pickle holds lists of item IDs, but no tensor's numbers.
@@ -84,41 +88,114 @@ class TorchFile:
 
 
 def open_pt(stream: BinaryIO, id_source: IdSource) -> ArraySource:
-    """A 2-D tensor, or a dict of vectors and item IDs."""
+    """A 2-D tensor, a dict of vectors and item IDs, a dict from item to vector, or a list of vectors."""
     file = open_torch(stream)
     content = read_pickle(file.read("data.pkl"))
-    if isinstance(content, Tensor):
-        vector_name, tensor, id_name, id_values = None, content, None, None
-        what = "the tensor"
+    vector_name = id_name = None
+    values: object = content
+    id_values: object = None
+    remark = made_up_remark(id_source)
+    if isinstance(content, dict) and _is_by_item(content):
+        values, id_values, remark = list(content.values()), list(content), None
     elif isinstance(content, dict):
         fields = {name: value for name, value in content.items() if isinstance(name, str)}
         vector_name = pick_vectors(fields, id_source.fields, lambda name: _looks_like_vectors(fields[name]))
-        what = quoted_field(vector_name)
-        tensor = fields[vector_name]
-        if not isinstance(tensor, Tensor):
-            raise BadFileError(f"{what} is a {type(tensor).__name__}; {FLOATS_WANTED}, in a 2-D tensor")
-        id_name = pick_ids(fields, id_source.fields, sidecar=id_source.sidecar is not None)
+        values = fields.pop(vector_name)
+        choice = _choose_ids(file, fields, _rows_of(values), id_source)
+        id_name, remark = choice.name, choice.remark
         id_values = fields[id_name] if id_name is not None else None
-    else:
-        raise BadFileError(f"holds a {type(content).__name__}; save a 2-D tensor, or a dict of tensors and lists")
-
-    vectors = vectors_of(file, tensor, what)
-    used = [file.member(tensor)]
+    elif not isinstance(content, Tensor) and not _are_rows(content):
+        raise BadFileError(
+            f"holds a {type(content).__name__}; save a 2-D tensor (torch.stack of a list of them), or a dict of tensors"
+            " and lists"
+        )
+    what = "the tensor" if vector_name is None else quoted_field(vector_name)
+    vectors, used = _vectors(file, values, what)
     ids: IdColumn
-    if id_name is None:
+    if id_values is None and id_name is None:
         ids, id_name = id_source.for_rows(vectors.rows)
-    elif isinstance(id_values, Tensor):
-        used.append(file.member(id_values))
-        ids = _id_tensor(file, id_values, vectors.rows, quoted_field(id_name))
-    elif isinstance(id_values, (list, tuple)):
-        check_id_count(len(id_values), vectors.rows, quoted_field(id_name))
-        ids = listed_ids(id_values, quoted_field(id_name))
     else:
-        raise BadFileError(f"{quoted_field(id_name)} is a {type(id_values).__name__}; {IDS_WANTED} in a list")
+        ids = _id_column(file, id_values, vectors.rows, "its dict" if id_name is None else quoted_field(id_name))
+        id_name = id_name or "keys"
+        used += [file.member(id_values)] if isinstance(id_values, Tensor) else []
     used.append(f"{file.root}/data.pkl")
-    return ArraySource(
-        "pt", vectors, ids, vector_name, id_name, partial(file.archive.verify, used), file.archive.zip.close
-    )
+    verify = partial(file.archive.verify, dict.fromkeys(used))
+    return ArraySource("pt", vectors, ids, vector_name, id_name, remark, verify, file.archive.zip.close)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRows:
+    """Vectors of which each is a tensor of its own."""
+
+    parts: list[VectorArray]
+    rows: int
+    dim: int
+    stored: FloatType
+
+    def read_into(self, first: int, out_ND: FloatArray) -> None:
+        """Fill `out_ND` (N×dim float32, C order) with rows first...first+N-1."""
+        for row, part in enumerate(self.parts[first : first + len(out_ND)]):
+            part.read_into(0, out_ND[row : row + 1])
+
+
+def _vectors(file: TorchFile, values: object, what: str) -> tuple[VectorArray | TensorRows, list[str]]:
+    """The vectors, and the members of the archive that hold them."""
+    if isinstance(values, Tensor):
+        return vectors_of(file, values, what), [file.member(values)]
+    if not isinstance(values, (list, tuple)) or not _are_rows(values):
+        raise BadFileError(f"{what} is a {type(values).__name__}; {FLOATS_WANTED}, in a 2-D tensor")
+    rows: list[Tensor] = list(values)
+    if len({(row.shape, row.dtype) for row in rows}) > 1:
+        raise BadFileError(f"{what} has vectors of different lengths or types; save torch.stack of those that agree")
+    flat = [dataclasses.replace(row, shape=(1, *row.shape), stride=(row.shape[0], *row.stride)) for row in rows]
+    parts = [vectors_of(file, row, what) for row in flat]
+    return TensorRows(parts, len(parts), parts[0].dim, parts[0].stored), [file.member(row) for row in rows]
+
+
+def _are_rows(values: object) -> bool:
+    """Whether it is a list of vectors."""
+    return isinstance(values, (list, tuple)) and bool(values) and all(map(_is_row, values))
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dtype in _FLOATS and len(value.shape) == 1
+
+
+def _is_by_item(content: dict[object, object]) -> bool:
+    """Whether a dict leads from items to their vectors; the parameters of a model are none."""
+    parameters = any(isinstance(name, str) and name.rsplit(".", 1)[-1] in _PARAMETERS for name in content)
+    return not parameters and _are_rows(list(content.values()))
+
+
+def _rows_of(values: object) -> int:
+    if isinstance(values, Tensor):
+        return values.shape[0] if values.shape else 0
+    return len(values) if isinstance(values, (list, tuple)) else 0
+
+
+def _choose_ids(file: TorchFile, fields: dict[str, object], rows: int, id_source: IdSource) -> IdChoice:
+    def column(name: str) -> IdColumn | None:
+        try:
+            with content_errors("pt"):
+                return _id_column(file, fields[name], rows, name)
+        except BadFileError:
+            return None
+
+    def sample(name: str) -> list[str]:
+        found = column(name)
+        return [] if found is None else found.read(0, min(rows, SAMPLE_ROWS)).texts
+
+    return choose_ids(fields, id_source, fits=lambda name: column(name) is not None, sample=sample)
+
+
+def _id_column(file: TorchFile, values: object, rows: int, what: str) -> IdColumn:
+    """Item IDs. Raises BadFileError unless they are an integer tensor or a list of text or integers, one per row."""
+    if isinstance(values, Tensor):
+        return _id_tensor(file, values, rows, what)
+    if isinstance(values, (list, tuple)):
+        check_id_count(len(values), rows, what)
+        return listed_ids(values, what)
+    raise BadFileError(f"{what} is a {type(values).__name__}; {IDS_WANTED} in a list")
 
 
 def open_torch(stream: BinaryIO) -> TorchFile:
@@ -136,7 +213,7 @@ def open_torch(stream: BinaryIO) -> TorchFile:
 
 
 def _looks_like_vectors(value: object) -> bool:
-    return isinstance(value, Tensor) and value.dtype in _FLOATS and len(value.shape) == 2
+    return _are_rows(value) or (isinstance(value, Tensor) and value.dtype in _FLOATS and len(value.shape) == 2)
 
 
 def vectors_of(file: TorchFile, tensor: Tensor, what: str) -> VectorArray:
@@ -169,7 +246,9 @@ def _is_packed(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 def _id_tensor(file: TorchFile, tensor: Tensor, rows: int, what: str) -> IdArray:
     if tensor.dtype not in _INTEGERS:
         raise BadFileError(f"{what} is {show(tensor.dtype)}; {IDS_WANTED} (text: a list of str)")
-    if len(tensor.shape) != 1 or not _is_packed(tensor.shape, tensor.stride):
+    if len(tensor.shape) == 1 and not _is_packed(tensor.shape, tensor.stride):
+        raise BadFileError(f"{what} is a view with strides {show_shape(tensor.stride)}; save tensor.contiguous()")
+    if len(tensor.shape) != 1:
         raise BadFileError(f"{what} has shape {show_shape(tensor.shape)}; {IDS_WANTED} in a 1-D tensor")
     check_id_count(tensor.shape[0], rows, what)
     dtype = _INTEGERS[tensor.dtype]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, BinaryIO
@@ -13,15 +14,15 @@ import numpy as np
 from semid_daemon.base.errors import BadFileError, IncompleteFileError
 from semid_daemon.formats.budget import check_metadata, json_cost
 from semid_daemon.formats.byte_ranges import FileRange, read_at, size_of
-from semid_daemon.formats.faults import quoted_field, show
+from semid_daemon.formats.faults import content_errors, quoted_field, show
 from semid_daemon.formats.fields import (
     FLOATS_WANTED,
     check_id_count,
     check_vector_shape,
-    pick_ids,
     pick_vectors,
     show_shape,
 )
+from semid_daemon.formats.id_choice import SAMPLE_ROWS, choose_ids, plain_name
 from semid_daemon.formats.item_ids import IDS_WANTED, IdArray, IdColumn, listed_ids
 from semid_daemon.formats.sidecar import IdSource
 from semid_daemon.formats.source import ArraySource
@@ -30,7 +31,6 @@ from semid_daemon.formats.vectors import BFLOAT16, FloatType, VectorArray
 # The limit of the reference implementation.
 _MAX_HEADER_BYTES = 100_000_000
 _METADATA = "__metadata__"
-_METADATA_IDS = "item_ids"
 
 _FLOATS = {
     "F16": FloatType("float16", np.dtype("<f2")),
@@ -64,17 +64,39 @@ def open_safetensors(stream: BinaryIO, id_source: IdSource) -> ArraySource:
     array = VectorArray(byte_range, vectors.begin, rows, dim, _FLOATS[vectors.dtype])
 
     # Text has no tensor: item IDs of text are a JSON list in the metadata, under the same name.
-    in_metadata = id_source.fields.item_ids or _METADATA_IDS
-    id_name = pick_ids(tensors, id_source.fields, sidecar=id_source.sidecar is not None or in_metadata in metadata)
+    listed = {name: text for name, text in metadata.items() if name not in tensors and _may_be_ids(name, text)}
+
+    def column(name: str) -> IdColumn:
+        if name in listed:
+            return _metadata_ids(name, listed[name], rows)
+        return _id_tensor(tensors[name], byte_range, rows, quoted_field(name))
+
+    choice = choose_ids(
+        [name for name in (*tensors, *listed) if name != vector_name],
+        id_source,
+        fits=lambda name: _is_column(column, name),
+        sample=lambda name: column(name).read(0, min(rows, SAMPLE_ROWS)).texts,
+    )
+    id_name = choice.name
     ids: IdColumn
-    if id_name is not None:
-        ids = _id_tensor(tensors[id_name], byte_range, rows, quoted_field(id_name))
-    elif in_metadata in metadata:
-        id_name = in_metadata
-        ids = _metadata_ids(metadata[in_metadata], rows)
-    else:
+    if id_name is None:
         ids, id_name = id_source.for_rows(rows)
-    return ArraySource("safetensors", array, ids, vector_name, id_name)
+    else:
+        ids = column(id_name)
+    return ArraySource("safetensors", array, ids, vector_name, id_name, choice.remark)
+
+
+def _may_be_ids(name: str, text: str) -> bool:
+    return text.lstrip().startswith("[") or plain_name(name) in ("itemids", "itemid", "ids")
+
+
+def _is_column(column: Callable[[str], IdColumn], name: str) -> bool:
+    try:
+        with content_errors("safetensors"):
+            column(name)
+    except BadFileError:
+        return False
+    return True
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, _Tensor], dict[str, str], FileRange]:
@@ -158,20 +180,24 @@ def _looks_like_vectors(tensor: _Tensor) -> bool:
 
 def _id_tensor(tensor: _Tensor, byte_range: FileRange, rows: int, what: str) -> IdArray:
     if tensor.dtype not in _INTEGERS:
-        raise BadFileError(
-            f"{what} is {show(tensor.dtype)}; {IDS_WANTED} (text: a JSON list in metadata {_METADATA_IDS})"
-        )
+        raise BadFileError(f"{what} is {show(tensor.dtype)}; {IDS_WANTED} (text: a JSON list in metadata item_ids)")
     if len(tensor.shape) != 1:
         raise BadFileError(f"{what} has shape {show_shape(tensor.shape)}; {IDS_WANTED} in a 1-D tensor")
+    if tensor.dtype == "U8" and tensor.shape[0] != rows:
+        raise BadFileError(f"{what} holds {tensor.shape[0]:,} bytes; write text as a JSON list in metadata item_ids")
     check_id_count(tensor.shape[0], rows, what)
     return IdArray(byte_range, tensor.begin, _INTEGERS[tensor.dtype])
 
 
-def _metadata_ids(text: str, rows: int) -> IdColumn:
-    what = f"metadata {_METADATA_IDS}"
+def _metadata_ids(name: str, text: str, rows: int) -> IdColumn:
+    what = f"metadata {show(name)}"
     check_metadata(what, json_cost(text.encode()), "write item IDs as an integer tensor, or in a sidecar")
-    values = json.loads(text, parse_constant=_no_constant)
+    no_list = BadFileError(f'{what} is no JSON list; write one item ID per row: ["a", "b"]')
+    try:
+        values = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise no_list from error
     if not isinstance(values, list):
-        raise BadFileError(f'{what} is no JSON list; write one item ID per row: ["a", "b"]')
+        raise no_list
     check_id_count(len(values), rows, what)
     return listed_ids(values, what)

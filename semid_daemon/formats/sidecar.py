@@ -1,7 +1,8 @@
-"""Item IDs of a file that brings none: a sidecar, or the file's name and the row number."""
+"""Item IDs of a file that brings none: a sidecar, or the file's path and content and the row number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from semid_daemon.formats.byte_ranges import FileRange, size_of
 from semid_daemon.formats.faults import ID_NOT_TEXT, ID_TOO_LONG, content_errors
 from semid_daemon.formats.fields import check_id_count
 from semid_daemon.formats.item_ids import MAX_ID_BYTES, IdBlock, IdColumn, RowNumbers, checked
-from semid_daemon.formats.npy_header import id_array, read_npy_header
+from semid_daemon.formats.npy_ids import read_ids
 
 SIDECAR_SUFFIXES = (".ids.txt", ".ids.npy")
 
@@ -28,11 +29,18 @@ class IdSource:
     sidecar: BinaryIO | None = None
     sidecar_name: str = ""
     fields: FieldNames = FieldNames()
+    content: Callable[[], str] = str  # the digest of the file's bytes
+    dim: int | None = None  # the length of the catalogue's vectors, where there are some
+
+    @property
+    def sidecar_wanted(self) -> str:
+        """The name that a sidecar of this file may have."""
+        return f"{PurePosixPath(self.name).name}.ids.txt"
 
     def for_rows(self, rows: int) -> tuple[IdColumn, str | None]:
         """The column and its `id_name`. Raises BadFileError when the sidecar does not fit."""
         if self.sidecar is None:
-            return RowNumbers(PurePosixPath(self.name).stem), None
+            return RowNumbers(self.name, self.content), None
         with content_errors("sidecar"):
             if self.sidecar_name.endswith(".npy"):
                 return _npy_ids(self.sidecar, rows), "sidecar"
@@ -48,8 +56,7 @@ def _npy_ids(stream: BinaryIO, rows: int) -> IdColumn:
     if not size and rows:
         raise IncompleteFileError("the sidecar is empty (0 bytes); perhaps it is still being written")
     byte_range = FileRange(stream, 0, size)
-    header = read_npy_header(byte_range, "the sidecar")
-    return id_array(byte_range, header, rows, "the sidecar")
+    return read_ids(byte_range, rows, "the sidecar")
 
 
 def _count_lines(stream: BinaryIO) -> int:

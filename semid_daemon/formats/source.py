@@ -12,7 +12,7 @@ from semid_daemon.base.types import EmbeddingBatch, FloatArray
 from semid_daemon.formats.faults import content_errors
 from semid_daemon.formats.item_ids import IdColumn
 from semid_daemon.formats.rows import chunk_bounds, make_batch
-from semid_daemon.formats.vectors import VectorArray
+from semid_daemon.formats.vectors import FloatType
 
 Empty = Callable[[int, int], FloatArray]
 
@@ -28,7 +28,8 @@ class EmbeddingSource(Protocol):
     `rows` is what the file declares, `dim` the length of a vector (0 only when a file without rows
     does not say), `dtype` as stored, `format` one of npy, npz, safetensors, parquet, arrow, pt.
     `vector_name` and `id_name` are the fields used; `id_name` is "sidecar" for a sidecar and None for
-    IDs made from file name and row number.
+    IDs made from the file's path, its content and the row number. `remark` is what its producer should
+    know about the item IDs, if anything.
     """
 
     @property
@@ -43,6 +44,8 @@ class EmbeddingSource(Protocol):
     def vector_name(self) -> str | None: ...
     @property
     def id_name(self) -> str | None: ...
+    @property
+    def remark(self) -> str | None: ...
 
     def batches(self, chunk_rows: int, start_row: int = 0, empty: Empty = empty_rows) -> Iterator[EmbeddingBatch]:
         """Every row from `start_row` on; each batch ends at a multiple of `chunk_rows` or at the last row.
@@ -56,19 +59,34 @@ class EmbeddingSource(Protocol):
         """Drop what the source holds. The streams stay the caller's to close."""
 
 
+class Vectors(Protocol):
+    """`rows`×`dim` numbers that can be read from any row on."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def stored(self) -> FloatType: ...
+
+    def read_into(self, first: int, out_ND: FloatArray) -> None:
+        """Fill `out_ND` (N×dim float32, C order) with rows first...first+N-1."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySource:
-    """A source whose vectors are one array in a byte range.
+    """A source whose vectors are arrays in byte ranges.
 
     `verify` runs before the first row is given out: where a checksum covers more than a chunk, no row
     of a damaged file may be used.
     """
 
     format: str
-    vectors: VectorArray
+    vectors: Vectors
     ids: IdColumn
     vector_name: str | None
     id_name: str | None
+    remark: str | None = None
     verify: Callable[[], None] | None = None
     on_close: Callable[[], None] | None = None
 

@@ -74,19 +74,19 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Global:
+class Global:
     """A name that the pickle asks for; never looked up."""
 
     module: str
     name: str
 
 
-_UNTYPED = _Global("torch.storage", "UntypedStorage")
+_UNTYPED = Global("torch.storage", "UntypedStorage")
 _CALLS = {
-    _Global("collections", "OrderedDict"),
-    _Global("torch._utils", "_rebuild_tensor_v2"),
-    _Global("torch._utils", "_rebuild_tensor_v3"),
-    _Global("torch._utils", "_rebuild_parameter"),
+    Global("collections", "OrderedDict"),
+    Global("torch._utils", "_rebuild_tensor_v2"),
+    Global("torch._utils", "_rebuild_tensor_v3"),
+    Global("torch._utils", "_rebuild_parameter"),
 }
 
 
@@ -165,11 +165,13 @@ class Unpickler:
             case "SETITEMS":
                 self._update(self._pop_mark())
             case "GLOBAL":
-                self._stack.append(self._find(_Global(*argument.split(" ", 1))))
+                self._stack.append(self._find(Global(*argument.split(" ", 1))))
             case "BINPERSID":
                 self._stack.append(_storage(*self._pop(1)))
             case "REDUCE":
                 self._stack.append(self._call(*self._pop(2)))
+            case "BUILD" if self._stack[-2:-1] and type(self._stack[-2]) is dict:
+                self._pop(1)  # attributes of an OrderedDict, such as a state_dict's _metadata
             case "PROTO":
                 if argument != 2:
                     raise BadFileError(
@@ -216,7 +218,7 @@ class Unpickler:
             raise TypeError(f"the pickle fills a {type(target).__name__} as a {kind.__name__}")
         return target
 
-    def _find(self, name: _Global) -> _Global:
+    def _find(self, name: Global) -> Global:
         """The name as it is, when it is one that torch.save writes for data.
 
         Raises BadFileError for every other; names in `torch` are dtypes and storages, read where they are used.
@@ -233,7 +235,9 @@ class Unpickler:
         )
 
     def _call(self, function: object, arguments: object) -> object:
-        if not isinstance(function, _Global) or function not in _CALLS or not isinstance(arguments, tuple):
+        if isinstance(function, Global) and function.module == "torch" and isinstance(arguments, tuple):
+            return Opaque(f"torch.{function.name}")  # a device or a size, beside the data
+        if not isinstance(function, Global) or function not in _CALLS or not isinstance(arguments, tuple):
             raise TypeError("the pickle calls what cannot be called")
         return _rebuild(function, arguments)
 
@@ -263,13 +267,13 @@ class CheckpointUnpickler(Unpickler):
             named = zip(pairs[::2], pairs[1::2], strict=True)
             target.update((key, value) for key, value in named if _is_plain_key(key))
 
-    def _find(self, name: _Global) -> _Global:
+    def _find(self, name: Global) -> Global:
         return name
 
     def _call(self, function: object, arguments: object) -> object:
-        if isinstance(function, _Global) and function in _CALLS and isinstance(arguments, tuple):
+        if isinstance(function, Global) and function in _CALLS and isinstance(arguments, tuple):
             return _rebuild(function, arguments)
-        return Opaque(f"{function.module}.{function.name}" if isinstance(function, _Global) else "object")
+        return Opaque(f"{function.module}.{function.name}" if isinstance(function, Global) else "object")
 
 
 def _is_plain_key(key: object) -> bool:
@@ -279,7 +283,7 @@ def _is_plain_key(key: object) -> bool:
 
 def _storage(reference: object) -> Storage:
     kind, type_, key, _, size = reference if isinstance(reference, tuple) else (reference,)
-    if kind != "storage" or not isinstance(type_, _Global) or not isinstance(key, str) or not _is_count(size):
+    if kind != "storage" or not isinstance(type_, Global) or not isinstance(key, str) or not _is_count(size):
         raise ValueError("a storage is described wrongly")
     if type_ == _UNTYPED:
         return Storage(key, None, size)
@@ -293,7 +297,7 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _rebuild(function: _Global, arguments: tuple[Any, ...]) -> object:
+def _rebuild(function: Global, arguments: tuple[Any, ...]) -> object:
     """The few calls that torch.save writes for data, as data."""
     match function.name:
         case "OrderedDict" if not arguments:
@@ -310,7 +314,7 @@ def _rebuild(function: _Global, arguments: tuple[Any, ...]) -> object:
 
 
 def _tensor(storage: object, dtype: object, offset: object, shape: object, stride: object, extra: list[Any]) -> Tensor:
-    named = dtype.name if isinstance(dtype, _Global) and dtype.module == "torch" else None
+    named = dtype.name if isinstance(dtype, Global) and dtype.module == "torch" else None
     name = storage.dtype or named if isinstance(storage, Storage) else None
     if not isinstance(storage, Storage) or name is None:
         raise ValueError("a tensor without a storage or dtype")

@@ -95,8 +95,12 @@ class FirstTraining:
         Raises BadFileError, FileChangedError or OSError, as reading a drop file does.
         """
         self._context.say("gathering", pending.file.name)
-        surveyed = yield from survey(self._store, pending, self._config.ingest, self._check_dim)
+        surveyed = yield from survey(self._store, pending, self._config.ingest, self._check_dim, self._expected_dim())
         self._intake.update(surveyed)
+
+    def _expected_dim(self) -> int | None:
+        first = self._intake.pending.first_usable()
+        return self._config.quantizer.dim or (first.ledger.dim if first is not None else None)
 
     def _check_dim(self, dim: int) -> None:
         """The catalogue's dimension is the configured one, else that of the first gathered file with usable rows."""

@@ -137,7 +137,10 @@ class SourceRows:
     def _batch(self, file: DropFile, chunk: Chunk) -> EmbeddingBatch:
         if self._open is None or self._open[:2] != (chunk.file_id, chunk.first_row):
             self.close()
-            _, source = self._closing.enter_context(open_embeddings(file))
+            content = self._store.files.content(chunk.file_id)
+            _, source = self._closing.enter_context(
+                open_embeddings(file, content.digest, self._store.files.get(chunk.file_id).dim)
+            )
             self._open = chunk.file_id, chunk.first_row, source.batches(chunk.chunk_rows, chunk.first_row)
         batch = next(self._open[2], None)
         if batch is None or (batch.first_row, batch.rows_read) != (chunk.first_row, chunk.rows):

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from semid_daemon.base.errors import BadFileError
 from semid_daemon.codebooks.spool import Spool
+from semid_daemon.config import Ingest
 from semid_daemon.drop.open_file import OpenFile, signature_text
+from semid_daemon.formats import EmbeddingSource
 from semid_daemon.ingest.chunk_stages import ChunkStages, EncodedChunk
 from semid_daemon.ingest.crash_marker import CrashMarker
 from semid_daemon.ingest.learner import ChunkUpdate, Learner
-from semid_daemon.ingest.open_embeddings import open_embeddings, rows_at_once, wrong_dimension
+from semid_daemon.ingest.open_embeddings import (
+    check_usable,
+    open_embeddings,
+    rows_at_once,
+    usable,
+    wrong_dimension,
+)
 from semid_daemon.ingest.pending import PendingFile
 from semid_daemon.quantizer import Encoder
 from semid_daemon.runtime.context import WorkContext
@@ -57,12 +66,14 @@ class FileEncoder:
         Raises BadFileError, FileChangedError, DeviceError, MachineError, OSError or MemoryError.
         """
         settings, store = self._stages.settings, self._store
-        with open_embeddings(pending.file) as (opened, source):
-            begun = store.files.get(pending.ledger.id).generation or generation
-            encoder = self._encoder(begun)
+        begun = store.files.get(pending.ledger.id).generation or generation
+        encoder = self._encoder(begun)
+        with open_embeddings(pending.file, pending.ledger.digest, encoder.codebooks.dim) as (opened, source):
             if source.rows and source.dim != encoder.codebooks.dim:
                 raise wrong_dimension(source.dim, encoder.codebooks.dim, f"generation {begun}")
             at_a_time = rows_at_once(settings, source.dim, self._context.limits.chunk_bytes)
+            if settings.max_rejected_share < 1 and not pending.ledger.rows_done and pending.ledger.rows_usable is None:
+                yield from _survey(source, at_a_time, settings)
             ledger = store.files.begin_loading(
                 pending.ledger.id, rows=source.rows, dim=source.dim, generation=begun, chunk_rows=at_a_time
             )
@@ -72,7 +83,7 @@ class FileEncoder:
                 return
             chunks = self._stages.chunks(source, ledger.rows_done, at_a_time, encoder, pending.file.name)
             is_new = not store.generations.was_trained_on(begun, ledger.id)
-            run = _Run(opened, ledger, begun, is_new, ledger.rows_done, self._context.now())
+            run = _Run(opened, ledger, begun, is_new, ledger.rows_done, self._context.now(), source.rows)
             with contextlib.closing(chunks):
                 yield from self._commit(run, chunks, at_a_time)
             if run.row < source.rows:
@@ -124,6 +135,9 @@ class FileEncoder:
         """Commit a chunk, provided that the file is still the one that was hashed. Returns how many rows were read."""
         batch, codes_NL, timing = chunk.batch, chunk.codes_NL, self._stages.timing
         assert codes_NL is not None
+        run.rejected.update(batch.rejected)
+        if run.ledger.rows_done == 0 and batch.first_row + batch.rows_read == run.rows:
+            check_usable(run.rows, run.rejected, self._stages.settings)
         with timing.timed("commit"):
             plan = self._store.items.assign(
                 run.generation,
@@ -177,6 +191,17 @@ class _Run:
     is_new: bool  # its rows are not among those that the generation was trained on
     row: int  # the first that is not committed
     started: float  # when the current chunk was begun
+    rows: int  # of the file
+    rejected: Counter[str] = field(default_factory=Counter)  # rows left out so far, by reason
+
+
+def _survey(source: EmbeddingSource, at_a_time: int, settings: Ingest) -> Generator[int, None, None]:
+    """Read a file through before any row of it is committed. Raises BadFileError where too few rows can be used."""
+    rejected: Counter[str] = Counter()
+    for batch in source.batches(at_a_time):
+        rejected.update(usable(batch, settings).rejected)
+        yield 0
+    check_usable(source.rows, rejected, settings)
 
 
 def _following(chunks: Iterator[EncodedChunk | None]) -> tuple[EncodedChunk | None, Exception | None]:

@@ -81,17 +81,20 @@ class Register:
 
     def _read(self, file: DropFile, is_stable: Callable[[], bool]) -> Generator[None, None, Registered]:
         problem: BadFileError | None = None
+        remark: str | None = None
         with open_drop_file(file) as opened:
             try:
                 if file.signature.size_bytes <= _QUICKLY_OPENED_BYTES:
-                    _open(opened)
+                    remark = _open(opened)
                 else:
-                    yield from run_in_background(partial(_open, opened))
+                    remark = yield from run_in_background(partial(_open, opened))
             except BadFileError as error:
                 if isinstance(error, IncompleteFileError) and not is_stable():
                     return Registered(None, error)
                 problem = error
             digest = yield from self._digest(opened)
+        if remark is not None:
+            self._events.warning(f"{file.name}: {remark}")
         return Registered(self._record(file, digest), problem)
 
     def _digest(self, opened: OpenFile) -> Generator[None, None, str]:
@@ -164,7 +167,7 @@ class Register:
         return known is None or known.id == sighting.ledger.id
 
 
-def _open(opened: OpenFile) -> None:
-    """Have the reader check what the file declares. Raises as `open_embeddings`."""
-    with source_of(opened):
-        pass
+def _open(opened: OpenFile) -> str | None:
+    """Have the reader check what the file declares; what is to be said of it. Raises as `open_embeddings`."""
+    with source_of(opened) as source:
+        return source.remark if source.rows else None

@@ -38,6 +38,7 @@ def test_inspect(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "rows_usable": 18,
         "rows_rejected": 2,
         "rejected": {"not finite": 1, "zero vector": 1},
+        "remark": None,
     }
     shown = invoke("inspect", "rows.npz").stdout
     assert "20 rows × 16, float32, from clip" in shown
@@ -50,7 +51,9 @@ def test_inspect_sees_the_sidecar(tmp_path: Path):
     os.symlink(tmp_path / "a.npy", tmp_path / "link.npy")
     found = json.loads(invoke("inspect", tmp_path / "a.npy", "--json").stdout)
     assert (found["sidecar"], found["first_ids"], found["dtype"]) == ("a.ids.txt", ["x", "y"], "float64")
-    assert json.loads(invoke("inspect", tmp_path / "link.npy", "--json").stdout)["first_ids"] == ["link:0", "link:1"]
+    linked = json.loads(invoke("inspect", tmp_path / "link.npy", "--json").stdout)
+    assert [item_id.split("@")[0] for item_id in linked["first_ids"]] == ["link.npy", "link.npy"]
+    assert "has no item IDs" in linked["remark"]
     assert invoke("inspect", tmp_path).exit_code == 3
     assert "No such file" in invoke("inspect", tmp_path / "b.npy").stderr
 

@@ -90,7 +90,7 @@ def test_rows_at_fault(name: str, write: Write, fixed: bool) -> None:
     else:
         assert kept == [[1, 2], [5, 6], [7, 8]]
         assert rejected == {"null embedding": 2, "not finite": 2, "wrong length": 3}
-        assert [i for b in batches for i in b.item_ids] == ["a:1", "a:5", "a:9"]
+        assert [i for b in batches for i in b.item_ids] == [f"{name}@:{row}" for row in (1, 5, 9)]
 
 
 @BOTH

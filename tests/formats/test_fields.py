@@ -98,4 +98,4 @@ def test_a_bare_array_has_no_names():
     stream = io.BytesIO()
     np.save(stream, VECTORS)
     (batch,) = open_source(stream, "a.npy", fields=FieldNames("clip", "sku")).batches(10)
-    assert batch.item_ids == ["a:0", "a:1", "a:2", "a:3"]
+    assert batch.item_ids == [f"a.npy@:{row}" for row in range(4)]

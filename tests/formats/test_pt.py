@@ -42,7 +42,7 @@ def test_a_tensor(dtype: torch.dtype) -> None:
     assert (source.rows, source.dim, source.dtype) == (3, 2, str(dtype).removeprefix("torch."))
     (batch,) = source.batches(10)
     assert batch.embeddings_ND.tolist() == VALUES.tolist()
-    assert batch.item_ids[2] == "merged_predictions_tensor:2"
+    assert batch.item_ids[2] == "merged_predictions_tensor.pt@:2"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_ids_in_the_metadata() -> None:
 
 def test_no_ids() -> None:
     (batch,) = read_all(made({"x": F32}), "sub/b.safetensors")
-    assert batch.item_ids == ["b:0", "b:1"]
+    assert batch.item_ids == ["sub/b.safetensors@:0", "sub/b.safetensors@:1"]
 
 
 @pytest.mark.parametrize(
