@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import pwd
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,13 +19,14 @@ import click
 
 from semid_daemon.base.errors import CodebookError, ConfigError
 from semid_daemon.base.process import working_directory
-from semid_daemon.base.text import escape
+from semid_daemon.base.text import escape, path_of
 from semid_daemon.cli.options import config_option, json_option
 from semid_daemon.codebooks.files import codebook_path, load_codebooks
 from semid_daemon.codebooks.spool import segment_path
 from semid_daemon.config import Config, find_config, load_config
 from semid_daemon.daemon.state_lock import user_name
 from semid_daemon.drop.locate import find_source
+from semid_daemon.formats import is_supported
 from semid_daemon.published_settings import REMEDY, ignored_settings
 from semid_daemon.store.read.checks import DatabaseReport, KeptFile, check_database
 from semid_daemon.store.read.connection import UnavailableError, sqlite_version
@@ -30,6 +34,7 @@ from semid_daemon.store.read.status import read_status
 
 _LOW_SPACE_BYTES = 1 << 30
 _WAL_RESET_FIXED = (3, 51, 3)
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{12})(?=[-.])")  # of a file whose name was taken in paths.done
 _RESTORE = "stop the daemon and restore a backup"
 
 
@@ -78,6 +83,7 @@ def doctor(config_path: Path | None, as_json: bool) -> None:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Run every check, the most important first; each gives one finding or more. Writes nothing."""
+    finished = _finished(config)  # before the database is read: a file is done there before it is moved
     report = None
     for finding in _database(config):
         if isinstance(finding, DatabaseReport):
@@ -87,6 +93,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from _settings(config, report)
     yield from _codebooks(config, report)
     yield from _files(config, report)
+    yield from _unknown(config, report, finished)
     yield from _embeddings(config, report)
     yield from _directories(config)
     yield from _owners(config)
@@ -148,11 +155,49 @@ def _codebooks(config: Config, report: DatabaseReport | None) -> Iterator[Findin
 def _files(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
     if report is None:
         return
-    for status, count in (("deferred", report.deferred), ("rejected", report.rejected)):
+    for status, count, names in (
+        ("deferred", report.deferred, report.deferred_names),
+        ("rejected", report.rejected, report.rejected_names),
+    ):
         if count:
             where = f"SELECT file, reason FROM files WHERE status = '{status}'"
             remedy = f"{where} gives the reasons; `semid retry --all` tries them again"
-            yield Finding("warning", "files", f"{count:,} {status}", remedy)
+            yield Finding(
+                "warning",
+                "files",
+                f"{count:,} {status}" + (f", under {names:,} names" if names != count else ""),
+                remedy,
+            )
+
+
+def _finished(config: Config) -> list[tuple[Path, int]]:
+    """The files of embeddings in paths.done: name below it and size in bytes."""
+    found = []
+    for path in _below(config.done_dir):
+        if is_supported(path.name) and not path.name.startswith(".") and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.relative_to(config.done_dir), path.stat().st_size))
+    return found
+
+
+def _unknown(config: Config, report: DatabaseReport | None, finished: list[tuple[Path, int]]) -> Iterator[Finding]:
+    """Are files in paths.done that the catalogue does not have: of another one, or of the time after a backup?"""
+    if report is None:
+        return
+    known = {(str(path_of(name)), size_bytes) for name, _, size_bytes in report.done_names}
+    digests = {digest[:12] for _, digest, _ in report.done_names}
+    unknown = sorted(
+        str(path)
+        for path, size_bytes in finished
+        if (str(path), size_bytes) not in known and digests.isdisjoint(_DIGEST_IN_NAME.findall(path.name))
+    )
+    if unknown:
+        named = ", ".join(unknown[:5])
+        message = f"{config.done_dir}: {len(unknown):,} files that the catalogue does not have: {named}"
+        remedy = f"move them to {config.drop_dir}: items that the catalogue has already keep their IDs"
+        yield Finding("warning", "finished", message, remedy)
+    else:
+        yield Finding("ok", "finished", f"{len(finished):,} files in paths.done, all of them known")
 
 
 def _embeddings(config: Config, report: DatabaseReport | None) -> Iterator[Finding]:
@@ -195,6 +240,8 @@ def _directories(config: Config) -> Iterator[Finding]:
         "paths.done": config.done_dir,
         "paths.rejected": config.rejected_dir,
     }
+    # The daemon runs as the owner of the state directory; a member of the group may run doctor.
+    owner = config.state_dir.stat().st_uid if config.state_dir.is_dir() else os.geteuid()
     faults = 0
     for name, directory in directories.items():
         existing = directory
@@ -203,12 +250,29 @@ def _directories(config: Config) -> Iterator[Finding]:
         if not existing.is_dir():
             faults += 1
             yield Finding("error", "directories", f"{name}: {directory} does not exist", "`semid init` makes it")
-        elif not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
+        elif not _may_work_in(existing, owner):
             faults += 1
-            remedy = "give the daemon's user read, write and search permission (checked for the user who runs doctor)"
-            yield Finding("error", "directories", f"{name}: {existing} is not readable and writable", remedy)
+            remedy = "give the daemon's user read, write and search permission"
+            message = f"{name}: {existing} is not readable and writable for {user_name(owner)}"
+            yield Finding("error", "directories", message, remedy)
     if not faults:
         yield Finding("ok", "directories", "all exist, readable and writable")
+
+
+def _may_work_in(directory: Path, user: int) -> bool:
+    """Whether a user may read, write and search a directory; for another user than ours by its permission bits."""
+    if user == os.geteuid():
+        return os.access(directory, os.R_OK | os.W_OK | os.X_OK)
+    status = directory.stat()
+    if status.st_uid == user:
+        return status.st_mode & 0o700 == 0o700
+    try:
+        account = pwd.getpwuid(user)
+        groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    except KeyError:
+        groups = []
+    wanted = 0o070 if status.st_gid in groups else 0o007
+    return user == 0 or status.st_mode & wanted == wanted
 
 
 def _owners(config: Config) -> Iterator[Finding]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -164,6 +166,55 @@ def test_fault_76_settings_that_contradict_the_catalogue(trained: Config):
     assert sorted(text.split(";")[0] for (text,) in told) == sorted(named)
     run(configured(trained.root))
     assert_sound_after_restart(trained, 70)
+
+
+def test_fault_83_files_that_the_ledger_never_saw(trained: Config, clustered: Rows):
+    """files in done/ that the catalogue does not have (a restored backup): doctor names them; renamed ones are known"""
+    make_backup(trained, trained.root / "semid.toml", trained.root / "b.tar")
+    drop_npz(trained.drop_dir, "base.npz", ids("c", 40), clustered(40, 16))  # done/ has a file of this name
+    drop_npz(trained.drop_dir, "late.npz", ids("d", 30), clustered(30, 16))
+    run(trained)
+    assert len(list(trained.done_dir.iterdir())) == 3
+    assert [finding.level for finding in examine(trained) if finding.check == "finished"] == ["ok"]
+    shutil.rmtree(trained.state_dir)
+    trained.state_dir.mkdir()
+    subprocess.run(["tar", "-xf", trained.root / "b.tar", "-C", trained.state_dir], check=True)
+    (found,) = [finding for finding in examine(trained) if finding.check == "finished"]
+    assert found.level == "warning"
+    assert "2 files that the catalogue does not have" in found.message
+    assert "late.npz" in found.message
+    for path in list(trained.done_dir.iterdir()):
+        if path.name != "base.npz":
+            path.rename(trained.drop_dir / path.name)
+    assert_sound_after_restart(trained, 140)
+
+
+def test_doctor_is_right_for_a_member_of_the_group(trained: Config):
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    for directory in (trained.root, *list(trained.root.parents)[:-1]):
+        if directory != Path("/tmp"):
+            directory.chmod(0o755)
+    for path in (trained.root, *trained.root.rglob("*")):
+        os.chown(path, 65533, 65534)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    code = (
+        "import os, sys; from pathlib import Path; from semid_daemon.config import load_config\n"
+        "from semid_daemon.cli.doctor import examine; import semid_daemon.quantizer\n"
+        "config = load_config(Path(sys.argv[1]))\n"
+        "semid_daemon.quantizer.describe_device(semid_daemon.quantizer.resolve_device('cpu'))\n"
+        "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
+        "found = list(examine(config))\n"
+        "print(*[f'{finding.check} {finding.message}' for finding in found if finding.level == 'error'], sep='\\n')\n"
+    )
+    command = [sys.executable, "-c", code, trained.root / "semid.toml"]
+    whole = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (whole.returncode, whole.stdout.strip()) == (0, ""), whole.stderr
+    trained.drop_dir.chmod(0o550)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (
+        refused.stdout.strip() == f"directories paths.drop: {trained.drop_dir} is not readable and writable for 65533"
+    )
 
 
 def test_fault_87_a_heartbeat_from_the_future(trained: Config):

@@ -105,6 +105,11 @@ _IN_FILES = """
 """
 
 
+_DONE_NAMES = """
+    SELECT s.name, f.digest, f.size_bytes FROM _sightings s JOIN _files f ON f.id = s.file_id WHERE f.status = 'done'
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class KeptFile:
     """A content whose rows' embeddings are in the file alone: digest, size, and the names that it was dropped under."""
@@ -118,7 +123,9 @@ class KeptFile:
 class DatabaseReport:
     """`faults` are disagreements in words; the lists and counts are for further checks.
 
-    `spool_ends` are the bytes that the database knows of every segment of the spool.
+    `spool_ends` are the bytes that the database knows of every segment of the spool. `deferred` and `rejected` count
+    contents, as the status does; `deferred_names` and `rejected_names` count their names. `done_names` are name, digest
+    and size in bytes of everything that was finished.
     """
 
     faults: list[str]
@@ -128,6 +135,9 @@ class DatabaseReport:
     items: int
     spool_ends: dict[int, int]
     in_files: list[KeptFile]
+    rejected_names: int
+    deferred_names: int
+    done_names: list[tuple[str, str, int]]
 
 
 def check_database(path: Path) -> DatabaseReport:
@@ -142,6 +152,7 @@ def check_database(path: Path) -> DatabaseReport:
             faults += [f"{text}: {cases:,}"] if cases else []
         faults += _code_usage_faults(connection)
         files: dict[str, int] = dict(rows("SELECT status, count(*) FROM _files GROUP BY status"))
+        names: dict[str, int] = dict(rows("SELECT status, count(*) FROM files GROUP BY status"))
         return DatabaseReport(
             faults=faults,
             fingerprints=[name for (name,) in rows(f"SELECT fingerprint FROM _generations WHERE {KEPT}")],
@@ -150,6 +161,9 @@ def check_database(path: Path) -> DatabaseReport:
             items=connection.row("SELECT coalesce(sum(items), 0) FROM _generations")[0],
             spool_ends=dict(rows("SELECT segment, max(first_byte + size_bytes) FROM _spool GROUP BY segment")),
             in_files=[KeptFile(digest, size, json.loads(names)) for digest, size, names in rows(_IN_FILES)],
+            rejected_names=names.get("rejected", 0),
+            deferred_names=names.get("deferred", 0),
+            done_names=[(name, digest, size) for name, digest, size in rows(_DONE_NAMES)],
         )
 
 
