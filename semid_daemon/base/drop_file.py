@@ -30,7 +30,8 @@ class DropFile:
     """A stable file of embeddings in the drop directory.
 
     `name` is the path below the drop directory as printable text; `sidecar` is the file of
-    item IDs that belongs to it, if there is one; `fields` says where in it to look.
+    item IDs that belongs to it, if there is one; `fields` says where in it to look. Below `root` no
+    symbolic link is followed; None: `path` is one that a person gave.
     """
 
     path: Path
@@ -39,3 +40,4 @@ class DropFile:
     sidecar: Path | None = None
     sidecar_signature: Signature | None = None
     fields: FieldNames = FieldNames()
+    root: Path | None = None

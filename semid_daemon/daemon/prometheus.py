@@ -142,8 +142,9 @@ class MetricsFile:
                 status = StatusQueries(connection).status()
                 metrics = MetricsReader(connection).read_metrics()
             text = exposition(families(status, metrics, self._events.figures, self._version), self._labels)
+            # Readable for a collector that runs as another user, whatever the umask.
             # Not durable: figures are outdated in ten seconds, and a slow disk would hold up the loop.
-            atomic_write_text(self._path, text, durable=False)
+            atomic_write_text(self._path, text, mode=0o644, durable=False)
         except (OSError, StoreError) as error:
             fault = getattr(error, "strerror", None) or str(error)
             if self._told != fault:

@@ -9,6 +9,7 @@ from pathlib import Path
 from semid_daemon.base.drop_file import DropFile, FieldNames, Signature
 from semid_daemon.base.text import path_of
 from semid_daemon.drop.dispose import names_when_moved
+from semid_daemon.drop.place import Place, open_below
 from semid_daemon.drop.scan import signature_of
 
 
@@ -28,21 +29,24 @@ def find_source(
     relative = path_of(name)
     if relative.is_absolute() or ".." in relative.parts:
         return
-    plain = done_dir / relative
-    names = dict.fromkeys([plain.name, *names_when_moved(plain.name, digest)])
-    for path in [*map(plain.with_name, names), drop_dir / relative]:
-        signature = _signature(path)
-        if signature is None or signature.size_bytes != size_bytes:
-            continue
-        beside = (path.with_name(base + suffix) for base in (path.name, path.stem) for suffix in sidecar_suffixes)
-        sidecar = next((other for other in beside if _signature(other) is not None), None)
-        yield DropFile(path, name, signature, sidecar, _signature(sidecar) if sidecar else None, fields)
+    names = dict.fromkeys([relative.name, *names_when_moved(relative.name, digest)])
+    for root, candidates in ((done_dir, list(names)), (drop_dir, [relative.name])):
+        for candidate in candidates:
+            path = root / relative.with_name(candidate)
+            signature = _signature(path, root)
+            if signature is None or signature.size_bytes != size_bytes:
+                continue
+            beside = (path.with_name(base + suffix) for base in (path.name, path.stem) for suffix in sidecar_suffixes)
+            sidecar = next((other for other in beside if _signature(other, root) is not None), None)
+            sidecar_signature = _signature(sidecar, root) if sidecar else None
+            yield DropFile(path, name, signature, sidecar, sidecar_signature, fields, root)
 
 
-def _signature(path: Path) -> Signature | None:
+def _signature(path: Path, root: Path) -> Signature | None:
     """Of a regular file, None of anything else."""
     try:
-        status = path.lstat()
+        with open_below(root, path.parent.relative_to(root)) as directory:
+            status = Place(directory, path.name).status()
     except OSError:
         return None
     return signature_of(status) if stat.S_ISREG(status.st_mode) else None

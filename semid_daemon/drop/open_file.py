@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from semid_daemon.base.drop_file import DropFile, Signature
 from semid_daemon.base.failpoints import failpoint
+from semid_daemon.drop.place import Place, open_below
 from semid_daemon.drop.scan import signature_of
 
 _BLOCK_BYTES = 4 << 20
@@ -48,25 +49,31 @@ def open_drop_file(file: DropFile) -> Iterator[OpenFile]:
     Raises FileChangedError when it is not what was scanned, OSError when the machine does not let us.
     """
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_open_regular(file.path))
-        sidecar = stack.enter_context(_open_regular(file.sidecar)) if file.sidecar else None
+        stream = stack.enter_context(_open_regular(file.path, file.root))
+        sidecar = stack.enter_context(_open_regular(file.sidecar, file.root)) if file.sidecar else None
         opened = OpenFile(file, stream, sidecar)
         opened.check_unchanged()
         yield opened
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open_regular(path: Path, root: Path | None) -> BinaryIO:
+    above = root or path.parent
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open_below(above, path.parent.relative_to(above)) as directory:
+            stream = Place(directory, path.name).open()
     except FileNotFoundError:
         raise FileChangedError("gone before it was read") from None
+    except NotADirectoryError:
+        raise FileChangedError("its directory was replaced before it was read") from None
+    except IsADirectoryError:
+        raise FileChangedError("replaced by something that is not a regular file") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise FileChangedError("replaced by something that is not a regular file")
-        return os.fdopen(descriptor, "rb")
     except BaseException:
-        os.close(descriptor)
+        stream.close()
         raise
+    return stream
 
 
 def _expect(stream: BinaryIO, signature: Signature) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from semid_daemon.base.drop_file import DropFile, FieldNames, Signature
 from semid_daemon.base.text import printable
+from semid_daemon.drop.place import listable, open_below
 
 UNFINISHED_SUFFIXES = (".part", ".tmp", ".crdownload", ".filepart", "~")
 _STEP_NAMES = 5_000
@@ -63,28 +64,32 @@ def scan(
     seen = 0
     while pending:
         directory = pending.pop()
+        found: list[tuple[Path, os.stat_result]] = []
         try:
-            with os.scandir(directory) as listing:
-                entries = list(listing)
+            with (
+                open_below(drop_dir, directory.relative_to(drop_dir)) as handle,
+                listable(handle) as descriptor,
+                os.scandir(descriptor) as listing,
+            ):
+                for entry in list(listing):
+                    seen += 1
+                    if seen % _STEP_NAMES == 0:
+                        yield
+                    if entry.name.startswith(".") or entry.name.endswith(UNFINISHED_SUFFIXES):
+                        continue
+                    path = directory / entry.name
+                    try:
+                        found.append((path, entry.stat(follow_symlinks=False)))
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        skipped[printable(path.relative_to(drop_dir))] = f"cannot be looked at: {error.strerror}"
         except OSError as error:
             if directory == drop_dir:
                 raise
             skipped[printable(directory.relative_to(drop_dir))] = f"directory cannot be read: {error.strerror}"
             continue
-        for entry in entries:
-            seen += 1
-            if seen % _STEP_NAMES == 0:
-                yield
-            if entry.name.startswith(".") or entry.name.endswith(UNFINISHED_SUFFIXES):
-                continue
-            path = directory / entry.name
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                skipped[printable(path.relative_to(drop_dir))] = f"cannot be looked at: {error.strerror}"
-                continue
+        for path, status in found:
             if stat.S_ISDIR(status.st_mode):
                 pending.append(path)
             elif stat.S_ISREG(status.st_mode):
@@ -126,6 +131,7 @@ def _pair(
             sidecar=sidecar,
             sidecar_signature=regular[sidecar] if sidecar else None,
             fields=fields,
+            root=drop_dir,
         )
         if sidecar is not None:
             sharing.setdefault(sidecar, []).append(files[name])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from semid_daemon.base.errors import error_text
-from semid_daemon.base.text import path_of, printable
+from semid_daemon.base.text import printable
 from semid_daemon.config import Config
-from semid_daemon.drop.dispose import bring_back
+from semid_daemon.drop.dispose import bring_back, lies_in
 from semid_daemon.formats import SIDECAR_SUFFIXES
 from semid_daemon.store.write.files import Sighting
 from semid_daemon.store.write.store import Store
@@ -57,7 +56,7 @@ def _bring_back(sighting: Sighting, config: Config) -> tuple[bool, bool]:
     moved = ledger.status == "rejected" and bring_back(
         sighting.name, ledger.digest, drop_dir, config.rejected_dir, SIDECAR_SUFFIXES
     )
-    return moved or os.path.lexists(drop_dir / path_of(sighting.name)), moved
+    return moved or lies_in(drop_dir, sighting.name), moved
 
 
 def _some(names: list[str]) -> str:

@@ -48,7 +48,7 @@ def crash_reason(file: DropFile, chunk_rows: int, patience_s: float = _SECONDS) 
             sys.executable,
             "-m",
             "semid_daemon.ingest.sandbox",
-            json.dumps([file.name, *given, *astuple(file.fields), chunk_rows]),
+            json.dumps([file.name, *given, *astuple(file.fields), str(file.root or ""), chunk_rows]),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -97,7 +97,7 @@ def _numbers(signature: Signature | None) -> list[int] | None:
 
 def read_all(argument: str) -> None:
     """What the child does: open the file as it was settled, and read every row."""
-    name, path, numbers, sidecar, sidecar_numbers, vectors, item_ids, chunk_rows = json.loads(argument)
+    name, path, numbers, sidecar, sidecar_numbers, vectors, item_ids, root, chunk_rows = json.loads(argument)
     file = DropFile(
         path=Path(path),
         name=name,
@@ -105,6 +105,7 @@ def read_all(argument: str) -> None:
         sidecar=Path(sidecar) if sidecar else None,
         sidecar_signature=Signature(*sidecar_numbers) if sidecar_numbers else None,
         fields=FieldNames(vectors, item_ids),
+        root=Path(root) if root else None,
     )
     with open_embeddings(file) as (_, source):
         for _batch in source.batches(chunk_rows):

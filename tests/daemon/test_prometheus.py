@@ -68,8 +68,13 @@ def test_the_daemon_keeps_it(tmp_path: Path, clustered: Rows):
     assert not (tmp_path / "collected").exists()
     (tmp_path / "collected").mkdir()
     drop_npz(config.drop_dir, "b.npz", [f"b{row}" for row in range(1500)], clustered(1500, 16, seed=3))
-    run()
+    umask = os.umask(0o027)  # as every command sets it
+    try:
+        run()
+    finally:
+        os.umask(umask)
     assert os.listdir(tmp_path / "collected") == ["semid.prom"]
+    assert (tmp_path / "collected/semid.prom").stat().st_mode & 0o777 == 0o644  # for a collector of another user
     samples = parsed((tmp_path / "collected" / "semid.prom").read_text())
 
     def of(name: str, **labels: str) -> float:

@@ -6,12 +6,14 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from semid_daemon.base.drop_file import DropFile
+from semid_daemon.base.drop_file import DropFile, Signature
 from semid_daemon.drop import dispose
 from semid_daemon.drop.open_file import FileChangedError
+from semid_daemon.drop.place import Place, open_below
 from tests.drop.files import SIDECARS, files_below, look, only, placed
 
 
@@ -94,7 +96,7 @@ def test_a_version_that_arrives_at_the_last_moment_is_put_back(tmp_path: Path, e
     before = files_below(tmp_path) | {"drop/a.npy": "new version"}
     check = dispose._check_unchanged
 
-    def check_and_replace(checked: DropFile) -> None:
+    def check_and_replace(checked: object) -> None:
         check(checked)
         (tmp_path / "drop" / "new").write_text("new version")
         (tmp_path / "drop" / "new").rename(file.path)
@@ -177,14 +179,19 @@ def test_a_sidecar_that_waits_for_its_file_stays(tmp_path: Path):
     assert files_below(tmp_path / "drop") == {"a.ids.txt": "ids\n"}
 
 
+def hide(file: DropFile, path: Path, signature: Signature) -> None:
+    with open_below(file.root, Path()) as directory:
+        dispose._hide(Place(directory, path.name), signature)
+
+
 def test_what_was_hidden_to_be_deleted_comes_back(tmp_path: Path):
     file = placed(tmp_path, sidecar="a.ids.txt")
-    dispose._hide(file.path, file.signature)
-    dispose._hide(file.sidecar, file.sidecar_signature)
+    hide(file, file.path, file.signature)
+    hide(file, file.sidecar, file.sidecar_signature)
     assert look(tmp_path / "drop").files == {}
     tidied(tmp_path)
     assert files_below(tmp_path / "drop") == {"a.npy": "old", "a.ids.txt": "ids\n"}
-    dispose._hide(file.sidecar, file.sidecar_signature)
+    hide(file, file.sidecar, file.sidecar_signature)
     file.path.unlink()
     tidied(tmp_path)
     assert files_below(tmp_path / "drop") == {}
@@ -207,14 +214,14 @@ def test_moving_with_a_sidecar_across_file_systems(tmp_path: Path, monkeypatch):
     file = placed(tmp_path, sidecar="a.ids.txt")
     try:
         with monkeypatch.context() as patch:
-            copy = shutil.copy2
+            copy = shutil.copyfileobj
 
-            def copy_and_replace(source: Path, target: Path) -> None:
-                copy(source, target)
-                if source == file.path:
-                    source.write_bytes(b"new version")
+            def copy_and_replace(source: BinaryIO, target: BinaryIO, length: int) -> None:
+                copy(source, target, length)
+                if os.fstat(source.fileno()).st_ino == file.signature.inode:
+                    file.path.write_bytes(b"new version")
 
-            patch.setattr(shutil, "copy2", copy_and_replace)
+            patch.setattr(shutil, "copyfileobj", copy_and_replace)
             with pytest.raises(FileChangedError):
                 dispose.move_away(file, tmp_path / "drop", target_dir, "d")
         assert files_below(tmp_path / "drop") == {"a.npy": "new version", "a.ids.txt": "ids\n"}

@@ -481,7 +481,7 @@ def test_fault_35_unreadable_directory(trained: Config, clustered: Rows, monkeyp
     scandir = os.scandir
 
     def refusing(path):
-        if Path(path).name == "closed":
+        if Path(f"/proc/self/fd/{path}").readlink().name == "closed":
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 

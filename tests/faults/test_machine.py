@@ -358,11 +358,11 @@ def test_a_move_that_fails_is_made_later(trained: Config, clustered: Rows, monke
     """Not numbered: done/ cannot be written to for a while."""
     rename, failed = os.rename, []
 
-    def refusing(source, target):
+    def refusing(source, target, **directories):
         if Path(source).name == "a.npz" and len(failed) < 2:
             failed.append(1)
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        return rename(source, target)
+        return rename(source, target, **directories)
 
     aside = drop_npz(trained.root, "aside.npz", ids("a", 10), clustered(10, 16))
     aside.rename(trained.drop_dir / "a.npz")

@@ -247,6 +247,25 @@ def test_fault_87_a_heartbeat_from_the_future(trained: Config):
     assert_sound_after_restart(trained, 70)
 
 
+def test_fault_85_a_link_in_the_place_of_a_sub_directory(trained: Config):
+    """drop/sub becomes a link to state/commands: `retry` puts no file there, and says why"""
+    (trained.drop_dir / "sub").mkdir()
+    bad = trained.drop_dir / "sub" / "bad.npy"
+    bad.write_bytes(b"not an array")
+    os.utime(bad, (1, 1))
+    assert run(trained).rejected == 1
+    assert not bad.exists()
+    with live(trained):
+        wait_until(lambda: state_of(trained) == "idle")
+        (trained.drop_dir / "sub").rmdir()
+        (trained.drop_dir / "sub").symlink_to(trained.commands_dir)
+        told = semid("retry", "-c", trained.root / "semid.toml", "--all")
+        assert "a link is not followed" in told.stdout + told.stderr
+        assert not (trained.commands_dir / "bad.npy").exists()
+    assert (trained.rejected_dir / "sub" / "bad.npy").exists()
+    assert_sound_after_restart(trained, 70)
+
+
 def test_a_hang_up_ends_the_daemon_in_order(trained: Config):
     daemon = start(trained)
     try:

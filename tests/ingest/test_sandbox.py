@@ -97,7 +97,7 @@ def test_out_of_memory_under_the_limit(file: DropFile):
         "runpy.run_module('semid_daemon.ingest.sandbox', run_name='__main__')"
     )
     given = [str(file.path), sandbox._numbers(file.signature), "", None]
-    argument = sandbox.json.dumps([file.name, *given, None, None, 50])
+    argument = sandbox.json.dumps([file.name, *given, None, None, str(file.root), 50])
     done = subprocess.run([sys.executable, "-c", code, argument], timeout=60, check=False)
     assert done.returncode == sandbox._NO_MEMORY
 
