@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -12,6 +13,8 @@ from semid_daemon.config import find_config, load_config
 from semid_daemon.published_settings import REMEDY, ignored_settings
 from semid_daemon.store.read.status import Status, read_status
 from semid_daemon.store.read.status_document import status_document
+
+_FULL_BYTES = 1 << 20  # free space below which a disk counts as full
 
 
 @click.command()
@@ -31,6 +34,10 @@ def status(config_path: Path | None, as_json: bool) -> None:
         click.echo(json.dumps({**status_document(config.database), "ignored_settings": ignored}))
     else:
         click.echo(_status_text(found))
+        free_bytes = shutil.disk_usage(config.state_dir).free
+        if free_bytes < _FULL_BYTES:
+            place = f"{free_bytes:,} bytes free for {config.state_dir}"
+            click.echo(f"disk        full: {place}; rows wait until there is room")
         for text in (*ignored, REMEDY) if ignored else ():
             click.echo(f"settings    {text}")
 

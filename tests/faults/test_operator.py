@@ -140,6 +140,24 @@ def test_fault_83_the_state_disk_is_not_mounted(trained: Config):
     assert_sound_after_restart(trained, 70)
 
 
+def test_status_says_that_the_disk_is_full(tmp_path: Path, clustered: Rows):
+    config = configured(tmp_path)
+    config.state_dir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(config.state_dir)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    try:
+        trained_catalogue(tmp_path, clustered)
+        status = ["status", "-c", config.root / "semid.toml"]
+        assert "disk        full" not in semid(*status).stdout
+        with contextlib.suppress(OSError), (config.state_dir / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        assert f"bytes free for {config.state_dir}" in semid(*status).stdout
+    finally:
+        subprocess.run(["umount", "-l", str(config.state_dir)], check=True)
+
+
 def test_fault_76_settings_that_contradict_the_catalogue(trained: Config):
     """settings that contradict the published catalogue: named at start, by status and by doctor"""
     assert not [finding for finding in examine(trained) if finding.check == "settings" and finding.level != "ok"]
