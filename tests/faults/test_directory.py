@@ -232,12 +232,11 @@ def test_fault_20_append_after_done(trained: Config, clustered: Rows):
     """append after done: a new digest, only the new rows get IDs"""
     config = configured(trained.root, ("drop", 'on_done = "keep"'))
     rows_ND = clustered(20, 16)
-    path = config.drop_dir / "a.npy"
-    path.write_bytes(npy_bytes(rows_ND[:10]))
+    drop_npz(config.drop_dir, "a.npz", ids("a", 10), rows_ND[:10])
     run(config)
-    path.write_bytes(npy_bytes(rows_ND))
+    drop_npz(config.drop_dir, "a.npz", ids("a", 20), rows_ND)
     assert_sound_after_restart(config, 90)
-    assert query(config, "SELECT rows, rows_kept FROM files WHERE file = 'a.npy' ORDER BY rows") == [(10, 0), (20, 10)]
+    assert query(config, "SELECT rows, rows_kept FROM files WHERE file = 'a.npz' ORDER BY rows") == [(10, 0), (20, 10)]
 
 
 def meddle(monkeypatch, meddling) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -267,12 +268,22 @@ def test_served_to_its_own_page_only(recorded: Config, free_port: int, tmp_path:
     assert "--port" in taken.stderr
 
 
+async def _listens(session: aiohttp.ClientSession, address: str) -> None:
+    """Wait for a server that has printed its address and is about to listen there; the caller limits the time."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientConnectorError):
+            async with session.get(address):
+                return
+        await asyncio.sleep(0.05)
+
+
 async def _visit(address: str, wanted: str) -> tuple[str, str, dict[str, int]]:
     """The page, what is written to the screen until `wanted` is on it, and the status of what must be refused."""
     own = address.split("/")[2]
     root, socket_address = f"http://{own}/", address.replace("http", "ws") + "ws"
     screen, refused = "", {}
     async with aiohttp.ClientSession() as session:
+        await _listens(session, address)
         async with session.get(address) as response:
             page = await response.text()
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
